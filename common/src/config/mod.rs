@@ -5,7 +5,10 @@
 
 mod value;
 
+pub mod docs;
+pub mod load;
 pub mod options;
+pub mod peers;
 
 pub use value::{ConfigValue, MemorySize, ValueError, format_duration};
 

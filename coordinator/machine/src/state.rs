@@ -202,6 +202,8 @@ pub struct CheckpointStats {
     pub failed_in_a_row: u32,
     /// Restores.
     pub restored: u64,
+    /// Greatest number that ever completed, though it may be forgotten; 0 if none has.
+    pub newest_completed: CheckpointId,
     /// Newest last; bounded by [`holdfast_common::limits::CHECKPOINT_HISTORY`].
     pub history: VecDeque<CheckpointOutcome>,
 }

@@ -1,1 +1,38 @@
-//! placeholder
+//! Consensus: the replicated log under the state machine. All contact with openraft ends in this crate, and none of
+//! its types leaves it.
+//!
+//! - [`RaftNode::start`] opens the data directory, forms or joins the cluster and serves the coordinator's gRPC port.
+//! - [`RaftHandle`] proposes, reads, watches and changes members.
+
+mod api;
+mod bootstrap;
+mod client_service;
+mod codec;
+mod core;
+mod digests;
+mod disk;
+mod fsm;
+mod handle;
+mod hint;
+mod identity;
+mod leadership;
+mod membership;
+mod net;
+mod replica;
+mod snapshots;
+mod start;
+mod store;
+mod types;
+
+#[cfg(test)]
+extern crate self as holdfast_raft;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod cluster_for_tests;
+
+pub use api::{
+    Applied, DirIdentity, Leadership, LogStoreKind, MemberAddr, MemberInfo, MembershipError, ProposeError,
+    RaftConfig, RaftMetrics, StartError, TimingProfile, UnknownName,
+};
+pub use handle::RaftHandle;
+pub use start::RaftNode;

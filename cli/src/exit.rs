@@ -1,0 +1,94 @@
+//! Exit codes of every command, in one place. Supervisors and scripts read them.
+
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It did what it was asked, or was stopped in order. A followed job FINISHED.
+    Ok,
+    /// It failed; trying again may help. A followed job FAILED.
+    Error,
+    /// Wrong usage, configuration or SQL: trying again the same way fails in the same way. (clap uses 2 as well.)
+    Usage,
+    /// The cluster refuses this process: another cluster, a version or identity that does not fit.
+    Refused,
+    /// A followed job was CANCELED.
+    Canceled,
+    /// Ctrl-C or SIGTERM while jobs were followed; 128 + SIGINT, as shells count.
+    Interrupted,
+}
+
+impl Exit {
+    /// The number.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Error => 1,
+            Self::Usage => 2,
+            Self::Refused => 3,
+            Self::Canceled => 4,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// Whether a process that ended with this code would end the same way if it were started again.
+    #[must_use]
+    pub fn is_permanent(code: i32) -> bool {
+        code == i32::from(Self::Usage.code()) || code == i32::from(Self::Refused.code())
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit.code())
+    }
+}
+
+/// An error with the exit code that it means.
+#[derive(Debug)]
+pub struct Failure {
+    /// The code.
+    pub exit: Exit,
+    /// What happened, to what, and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// Code 1.
+    pub fn error(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Error,
+            message: message.into(),
+        }
+    }
+
+    /// Code 2.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Usage,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::error(format!("{error:#}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_usage_and_refusal_are_permanent() {
+        assert!(Exit::is_permanent(2));
+        assert!(Exit::is_permanent(3));
+        for code in [0, 1, 4, 101, 130, 137] {
+            assert!(!Exit::is_permanent(code));
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The key-value service on every coordinator's gRPC port, for users, drills and benchmarks.
+
+use crate::api::ProposeError;
+use crate::core::Core;
+use holdfast_common::limits::NAME_BYTES_MAX;
+use holdfast_machine::{Command, Proposal, Rejection, Response as Answer, SessionSeq};
+use holdfast_proto::client as pb;
+use holdfast_proto::client::client_server::Client;
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct ClientService {
+    pub(crate) core: Arc<Core>,
+}
+
+/// What the client is told instead of an answer.
+enum Refusal {
+    NotLeader(pb::NotLeader),
+    Status(Status),
+}
+
+impl ClientService {
+    fn refusal(&self, error: &ProposeError) -> Refusal {
+        match error {
+            ProposeError::NotLeader { leader } => {
+                let addr = leader.and_then(|l| self.core.addr_of(l.0));
+                Refusal::NotLeader(pb::NotLeader {
+                    leader: leader.map(|l| l.0),
+                    leader_rpc: addr.map_or_else(String::new, |a| a.rpc),
+                    reason: error.to_string(),
+                })
+            }
+            ProposeError::Busy => Refusal::Status(Status::resource_exhausted(error.to_string())),
+            ProposeError::TooLarge { .. } => Refusal::Status(Status::invalid_argument(error.to_string())),
+            // May have happened: only a session makes a retry safe.
+            ProposeError::Unknown(_) => Refusal::Status(Status::unknown(error.to_string())),
+            ProposeError::Stopped(_) => Refusal::Status(Status::unavailable(error.to_string())),
+        }
+    }
+
+    fn proposal(&self, session: Option<SessionSeq>, command: Command) -> Proposal {
+        Proposal {
+            proposed_ms: self.core.clock.now_ms(),
+            session,
+            command,
+        }
+    }
+}
+
+fn rejected(rejection: &Rejection) -> pb::Rejected {
+    use pb::rejected::Kind;
+    let (kind, revision) = match rejection {
+        Rejection::Revision { current, .. } => (Kind::Revision, *current),
+        Rejection::NotFound(_) => (Kind::Session, 0),
+        Rejection::Forgotten { .. } => (Kind::Forgotten, 0),
+        Rejection::Limit(_) => (Kind::Limit, 0),
+        Rejection::StaleEpoch { .. } | Rejection::StaleAttempt { .. } | Rejection::Conflict(_) => {
+            (Kind::Other, 0)
+        }
+    };
+    pb::Rejected {
+        kind: kind.into(),
+        message: rejection.to_string(),
+        revision,
+    }
+}
+
+#[tonic::async_trait]
+impl Client for ClientService {
+    async fn open_session(
+        &self,
+        request: Request<pb::OpenSessionRequest>,
+    ) -> Result<Response<pb::OpenSessionResponse>, Status> {
+        use pb::open_session_response::Result as Wire;
+        let client = request.into_inner().client;
+        if client.len() > NAME_BYTES_MAX {
+            return Err(Status::invalid_argument(format!(
+                "a client's name has at most {NAME_BYTES_MAX} bytes"
+            )));
+        }
+        let proposal = self.proposal(None, Command::OpenSession { client });
+        let result = match self.core.propose(proposal).await.map_err(|e| self.refusal(&e)) {
+            Ok(applied) => match applied.response {
+                Answer::Session(session) => Wire::Session(session),
+                other => return Err(Status::internal(format!("unexpected answer {other:?}"))),
+            },
+            Err(Refusal::NotLeader(not_leader)) => Wire::NotLeader(not_leader),
+            Err(Refusal::Status(status)) => return Err(status),
+        };
+        Ok(Response::new(pb::OpenSessionResponse { result: Some(result) }))
+    }
+
+    async fn execute(
+        &self,
+        request: Request<pb::ExecuteRequest>,
+    ) -> Result<Response<pb::ExecuteResponse>, Status> {
+        use pb::execute_request::Command as Wanted;
+        use pb::execute_response::Result as Wire;
+        let request = request.into_inner();
+        let session = (request.session != 0).then_some(SessionSeq {
+            session: request.session,
+            seq: request.seq,
+            acked_up_to: request.acked_up_to,
+        });
+        let command = match request.command {
+            Some(Wanted::KvPut(put)) => Command::KvPut {
+                key: put.key,
+                value: put.value.into(),
+                if_revision: put.if_revision,
+            },
+            Some(Wanted::KvDelete(delete)) => Command::KvDelete { key: delete.key },
+            None => {
+                return Err(Status::invalid_argument(
+                    "the request has no command that this version knows",
+                ));
+            }
+        };
+        let proposal = self.proposal(session, command);
+        let result = match self.core.propose(proposal).await.map_err(|e| self.refusal(&e)) {
+            Ok(applied) => match applied.response {
+                Answer::Rejected(rejection) => Wire::Rejected(rejected(&rejection)),
+                Answer::Kv(entry) => Wire::Applied(pb::Applied {
+                    index: applied.index,
+                    revision: entry.revision,
+                }),
+                _ => Wire::Applied(pb::Applied {
+                    index: applied.index,
+                    revision: 0,
+                }),
+            },
+            Err(Refusal::NotLeader(not_leader)) => Wire::NotLeader(not_leader),
+            Err(Refusal::Status(status)) => return Err(status),
+        };
+        Ok(Response::new(pb::ExecuteResponse { result: Some(result) }))
+    }
+
+    async fn read(&self, request: Request<pb::ReadRequest>) -> Result<Response<pb::ReadResponse>, Status> {
+        use pb::read_response::Result as Wire;
+        let request = request.into_inner();
+        let consistency = pb::Consistency::try_from(request.consistency)
+            .map_err(|_| Status::invalid_argument("this version does not know that consistency"))?;
+        if consistency == pb::Consistency::Linearizable {
+            match self.core.read_index().await.map_err(|e| self.refusal(&e)) {
+                Ok(_) => {}
+                Err(Refusal::NotLeader(not_leader)) => {
+                    let result = Some(Wire::NotLeader(not_leader));
+                    return Ok(Response::new(pb::ReadResponse { result }));
+                }
+                Err(Refusal::Status(status)) => return Err(status),
+            }
+        }
+        let state = self.core.view.state.load_full();
+        let entry = state.kv.get(&request.key);
+        let value = pb::Value {
+            found: entry.is_some(),
+            value: entry.map_or_else(Default::default, |e| e.value.clone().into()),
+            revision: entry.map_or(0, |e| e.revision),
+            applied: state.applied,
+        };
+        Ok(Response::new(pb::ReadResponse {
+            result: Some(Wire::Value(value)),
+        }))
+    }
+}

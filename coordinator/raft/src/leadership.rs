@@ -1,0 +1,119 @@
+//! What this coordinator knows about who leads, for everyone who waits for it; and the first leader's first command.
+
+use crate::api::Leadership;
+use crate::core::{Core, describe};
+use crate::types::Metrics;
+use holdfast_common::{ClusterId, NodeId};
+use holdfast_machine::{Command, Proposal};
+use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver;
+use std::sync::Weak;
+use std::time::Duration;
+
+/// Between two tries to name the cluster.
+const NAMING_RETRY: Duration = Duration::from_millis(50);
+
+/// Leadership as openraft's metrics show it.
+pub(crate) fn leadership_of(core: &Core, metrics: &Metrics) -> Leadership {
+    let me = core.id();
+    let is_leader = metrics.state.is_leader() && metrics.current_leader == Some(me) && core.fatal().is_none();
+    let alone = metrics
+        .membership_config
+        .membership()
+        .voter_ids()
+        .all(|id| id == me);
+    let recent = metrics
+        .last_quorum_acked
+        .is_some_and(|at| at.elapsed() <= lease(core));
+    Leadership {
+        leader: metrics.current_leader.map(NodeId),
+        is_leader,
+        term: metrics.current_term,
+        quorum_ok: is_leader && (alone || recent),
+    }
+}
+
+fn lease(core: &Core) -> Duration {
+    core.config.profile.election_max()
+}
+
+/// Publishes leadership whenever it changes, and notices in time when the quorum falls silent.
+pub(crate) async fn run(core: Weak<Core>) {
+    let (mut metrics, lease) = {
+        let Some(core) = core.upgrade() else { return };
+        (core.raft.metrics(), lease(&core))
+    };
+    loop {
+        {
+            let Some(core) = core.upgrade() else { return };
+            let seen = metrics.borrow_watched().clone();
+            if let Err(fatal) = &seen.running_state
+                && core.fatal().is_none_or(|known| known == describe(fatal))
+            {
+                core.fail(describe(fatal));
+                return;
+            }
+            let now = leadership_of(&core, &seen);
+            core.leadership.send_if_modified(|was| {
+                let changed = *was != now;
+                if changed {
+                    if (was.leader, was.is_leader, was.term) != (now.leader, now.is_leader, now.term) {
+                        tracing::info!(leader = ?now.leader.map(|l| l.0), term = now.term, mine = now.is_leader, "leadership");
+                    }
+                    *was = now;
+                }
+                changed
+            });
+        }
+        match tokio::time::timeout(lease / 4, metrics.changed()).await {
+            // The time matters too: a quorum that says nothing changes no metric.
+            Ok(Ok(())) | Err(_) => {}
+            Ok(Err(_)) => {
+                if let Some(core) = core.upgrade() {
+                    core.fail("it was shut down".to_owned());
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// The first leader names the cluster; everyone writes the name beside its log.
+pub(crate) async fn name_cluster(core: Weak<Core>) {
+    let (mut applied, mut leadership) = {
+        let Some(core) = core.upgrade() else { return };
+        (core.view.applied.subscribe(), core.leadership.subscribe())
+    };
+    loop {
+        {
+            let Some(core) = core.upgrade() else { return };
+            let named = core.view.state.load().cluster.as_ref().map(|cluster| cluster.id);
+            if let Some(id) = named {
+                if let Err(reason) = core.identity.set_cluster_id(id) {
+                    core.fail(reason);
+                }
+                return;
+            }
+            if core.leadership.borrow().is_leader {
+                let command = Command::InitCluster {
+                    cluster_id: ClusterId(core.random.next_u128()),
+                    name: core.config.cluster_name.clone(),
+                };
+                let proposal = Proposal {
+                    proposed_ms: core.clock.now_ms(),
+                    session: None,
+                    command,
+                };
+                // Whatever comes of it shows in the state; a second name changes nothing.
+                if core.propose(proposal).await.is_err() {
+                    tokio::time::sleep(NAMING_RETRY).await;
+                }
+                continue;
+            }
+        }
+        tokio::select! {
+            changed = applied.changed() => if changed.is_err() { return },
+            changed = leadership.changed() => if changed.is_err() { return },
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests of the leader: its core against a small world of fake workers, and its services over a log in memory with
+//! workers that attach over gRPC.
+#![allow(clippy::unwrap_used)]
+
+mod fakes;
+mod random;
+mod runtime;
+mod scenarios;
+mod world;

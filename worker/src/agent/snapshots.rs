@@ -1,0 +1,169 @@
+//! Makes a task's captured state durable: runs what its sinks prepared, uploads the state, and says so, or declines.
+
+use crate::engine::Engine;
+use bytes::Bytes;
+use holdfast_common::limits::STORAGE_DEADLINE;
+use holdfast_common::{AttemptId, CheckpointId, ClusterId, JobId, VertexId, layout};
+use holdfast_dataflow::connector::{Committable, PrepareJob};
+use holdfast_proto::control::worker_message::Body;
+use holdfast_proto::control::{Ack, Declined};
+use holdfast_proto::snapshot::{self, ObjectRef, SinkCommittables, SubtaskState};
+use holdfast_storage::SnapshotStore;
+use prost::Message;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Deadline of what a sink does to make its output durable; then its task fails, since the output would be lost.
+const PREPARE_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Whose state it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The job.
+    pub job: JobId,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The checkpoint.
+    pub checkpoint: CheckpointId,
+    /// The vertex.
+    pub vertex: VertexId,
+    /// The subtask.
+    pub subtask: u32,
+}
+
+/// A captured state.
+pub struct Captured {
+    /// Whose.
+    pub origin: Origin,
+    /// The state.
+    pub state: SubtaskState,
+    /// What sinks have yet to do, by uid.
+    pub prepares: Vec<(String, PrepareJob)>,
+    /// What sinks prepared for checkpoints that never completed, by uid.
+    pub pending: Vec<(String, Vec<Committable>)>,
+    /// Microseconds that the task stood still.
+    pub sync_us: u32,
+    /// Milliseconds from the first barrier to the last.
+    pub alignment_ms: u32,
+}
+
+/// Makes it durable. The answer is an acknowledgement or a refusal.
+pub async fn make_durable(
+    engine: Engine,
+    store: SnapshotStore,
+    cluster: ClusterId,
+    captured: Captured,
+) -> Body {
+    let begun = Instant::now();
+    let origin = captured.origin;
+    let mut sinks: BTreeMap<String, Vec<Committable>> = captured.pending.into_iter().collect();
+    for (uid, prepare) in captured.prepares {
+        match run_prepare(prepare).await {
+            Ok(committables) => {
+                engine.prepared(
+                    origin.job,
+                    origin.attempt,
+                    origin.checkpoint,
+                    origin.vertex,
+                    origin.subtask,
+                    &uid,
+                    committables.clone(),
+                );
+                sinks.entry(uid).or_default().extend(committables);
+            }
+            Err(reason) => {
+                let text = format!("a sink could not finish its output: {reason}");
+                engine.fail_task(
+                    origin.job,
+                    origin.attempt,
+                    origin.vertex,
+                    origin.subtask,
+                    text.clone(),
+                );
+                return declined(origin, text);
+            }
+        }
+    }
+    let part = match upload(&store, cluster, origin, &captured.state).await {
+        Ok(part) => part,
+        Err(reason) => return declined(origin, reason),
+    };
+    Body::Ack(Ack {
+        job_id: origin.job.to_bytes().to_vec().into(),
+        attempt: origin.attempt.0,
+        checkpoint: origin.checkpoint.0,
+        vertex: origin.vertex.0,
+        subtask: origin.subtask,
+        state_bytes: part.as_ref().map_or(0, |p| p.size),
+        part,
+        committables: sinks.into_iter().map(to_record).collect(),
+        sync_us: captured.sync_us,
+        async_ms: u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX),
+        alignment_ms: captured.alignment_ms,
+    })
+}
+
+async fn run_prepare(prepare: PrepareJob) -> Result<Vec<Committable>, String> {
+    match tokio::time::timeout(PREPARE_DEADLINE, tokio::task::spawn_blocking(prepare)).await {
+        Ok(Ok(Ok(committables))) => Ok(committables),
+        Ok(Ok(Err(error))) => Err(error.to_string()),
+        Ok(Err(panic)) => Err(format!("it has panicked: {panic}")),
+        Err(_) => Err(format!("it took over {} s", PREPARE_DEADLINE.as_secs())),
+    }
+}
+
+async fn upload(
+    store: &SnapshotStore,
+    cluster: ClusterId,
+    origin: Origin,
+    state: &SubtaskState,
+) -> Result<Option<ObjectRef>, String> {
+    let body = Bytes::from(state.encode_to_vec());
+    if body.is_empty() {
+        return Ok(None);
+    }
+    let path = layout::part(
+        cluster,
+        origin.job,
+        origin.checkpoint,
+        origin.attempt,
+        origin.vertex,
+        origin.subtask,
+    );
+    match tokio::time::timeout(STORAGE_DEADLINE, store.put_new(&path, body)).await {
+        Ok(Ok(object)) => Ok(Some(object)),
+        Ok(Err(error)) => Err(format!("its state could not be stored: {error}")),
+        Err(_) => Err(format!(
+            "its state could not be stored: no answer within {} s",
+            STORAGE_DEADLINE.as_secs()
+        )),
+    }
+}
+
+/// A refusal to take part in a checkpoint.
+#[must_use]
+pub fn declined(origin: Origin, reason: String) -> Body {
+    Body::Declined(Declined {
+        job_id: origin.job.to_bytes().to_vec().into(),
+        attempt: origin.attempt.0,
+        checkpoint: origin.checkpoint.0,
+        vertex: origin.vertex.0,
+        subtask: origin.subtask,
+        reason,
+    })
+}
+
+fn to_record((uid, committables): (String, Vec<Committable>)) -> SinkCommittables {
+    SinkCommittables {
+        uid,
+        committables: committables
+            .into_iter()
+            .map(|c| snapshot::Committable {
+                checkpoint: c.checkpoint.0,
+                subtask: c.subtask,
+                data: c.data.into(),
+            })
+            .collect(),
+    }
+}

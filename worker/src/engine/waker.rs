@@ -1,0 +1,35 @@
+//! How a slot thread sleeps and is woken. Must not know tasks.
+
+use parking_lot::{Condvar, Mutex};
+use std::time::Duration;
+
+/// A flag with a bell. A ring between two sleeps is never lost: the next sleep returns at once.
+#[derive(Debug, Default)]
+pub struct Waker {
+    rung: Mutex<bool>,
+    bell: Condvar,
+}
+
+impl Waker {
+    /// Ends the current or the next sleep.
+    pub fn wake(&self) {
+        let mut rung = self.rung.lock();
+        if !*rung {
+            *rung = true;
+            self.bell.notify_one();
+        }
+    }
+
+    /// Forgets rings so far: what they announced is about to be looked at.
+    pub fn reset(&self) {
+        *self.rung.lock() = false;
+    }
+
+    /// Sleeps until a ring, at most for `limit`.
+    pub fn sleep(&self, limit: Duration) {
+        let mut rung = self.rung.lock();
+        if !*rung {
+            self.bell.wait_for(&mut rung, limit);
+        }
+    }
+}
