@@ -212,6 +212,6 @@ pub trait SinkWriter: Send {
     /// runtime keeps the committables until then: those of an aborted checkpoint ride into the next one.
     ///
     /// # Errors
-    /// The checkpoint is declined.
+    /// The attempt fails: what could not be closed comes back only by replaying.
     fn prepare(&mut self, checkpoint: CheckpointId) -> Result<PrepareJob, ConnectorError>;
 }

@@ -97,7 +97,6 @@ impl Sink for LocalSink {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             other => other.map_err(failed)?,
         };
-        let mut removed = false;
         for entry in entries {
             let entry = entry.map_err(failed)?;
             let file_name = entry.file_name();
@@ -113,15 +112,12 @@ impl Sink for LocalSink {
                     Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                         return Err(io_error("remove", &path, &e));
                     }
-                    _ => removed = true,
+                    _ => {}
                 }
             }
         }
-        if removed {
-            sync_directory(&self.directory)
-        } else {
-            Ok(())
-        }
+        // Also when nothing was left: whoever removed it may have died before this.
+        sync_directory(&self.directory)
     }
 
     fn location(&self) -> Option<String> {

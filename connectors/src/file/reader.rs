@@ -373,9 +373,11 @@ impl SourceReader for FileReader {
         let mut states = Vec::with_capacity(self.splits.len());
         for split in &mut self.splits {
             if split.moved {
-                let plain = !is_gzip(&split.path)?;
-                // A finished file of a table that ends is never opened again, and may be gone by now.
-                let needed = plain && (!split.finished || self.table.monitor.is_some());
+                // A finished file may be gone by now: nothing will continue it, and there is nothing to compare with.
+                let gone = split.finished && !split.path.exists();
+                // A finished file of a table that ends is never opened again.
+                let wanted = !gone && (!split.finished || self.table.monitor.is_some());
+                let needed = wanted && !is_gzip(&split.path)?;
                 split.position.tail = if needed {
                     Some(tail(&split.path, split.position.offset)?)
                 } else {

@@ -213,7 +213,7 @@ impl Builder<'_> {
             .map(|r| VertexState::find(r, vertex))
             .transpose()?;
         let last = state.map_or(CheckpointId(0), |s| s.checkpoint);
-        let watermark_ms = state.map_or(NO_WATERMARK, |s| s.watermark_ms());
+        let watermark_ms = state.map_or(NO_WATERMARK, |s| s.watermark_ms(subtask, vertex.parallelism));
         let output = self.output(vertex, subtask, &cell)?;
         let (source, rest) = match vertex.chain.split_first() {
             Some((
@@ -339,7 +339,11 @@ impl Builder<'_> {
                 if let Some(state) = state {
                     let range = range_of(subtask, groups, vertex.parallelism);
                     operator
-                        .restore(state.keyed(&node.uid), &range, state.watermark_ms())
+                        .restore(
+                            state.keyed(&node.uid),
+                            &range,
+                            state.watermark_ms(subtask, vertex.parallelism),
+                        )
                         .map_err(|e| EngineError::Restore(e.0))?;
                 }
                 Box::new(operator)

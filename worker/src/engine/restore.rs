@@ -95,11 +95,16 @@ impl<'a> VertexState<'a> {
             .collect()
     }
 
-    /// Event time that every former subtask had reached.
+    /// Event time that a subtask goes on from: its own, or the least of all former subtasks if their number changes.
+    ///
+    /// Subtasks of one vertex may differ, since an idle input is left out at another moment by each. One that restarted
+    /// from less than it had reached would fire windows again that it had closed.
     #[must_use]
-    pub fn watermark_ms(&self) -> i64 {
+    pub fn watermark_ms(&self, subtask: u32, parallelism: u32) -> i64 {
+        let unchanged = self.parts.len() == parallelism as usize;
         self.parts
             .iter()
+            .filter(|(former, _)| !unchanged || *former == subtask)
             .map(|(_, part)| {
                 part.input_watermarks_ms
                     .iter()

@@ -62,7 +62,8 @@ impl Operator for SinkOperator {
         let job = self
             .writer
             .prepare(checkpoint)
-            .map_err(|e| SnapshotError::Declined(format!("the sink cannot prepare: {e}")))?;
+            // Rows that could not be closed are lost to this attempt: only replaying brings them back.
+            .map_err(|e| SnapshotError::Failed(OperatorError(format!("the sink cannot prepare: {e}"))))?;
         if self.commits {
             self.unsettled.insert(checkpoint, None);
         }
