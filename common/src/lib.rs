@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod ids;
+pub mod inject;
 pub mod keygroup;
 pub mod keys;
 pub mod layout;
