@@ -64,6 +64,8 @@ struct StatusResponse {
 
 /// Three members; killed and removed on drop.
 pub struct Etcd {
+    binary: String,
+    arguments: Vec<Vec<String>>,
     members: Vec<Child>,
     clients: Vec<String>,
     home: TempDir,
@@ -86,49 +88,93 @@ impl Etcd {
             .map(|(i, port)| format!("m{i}={}", url(*port)))
             .collect();
         let mut etcd = Self {
+            binary,
+            arguments: Vec::new(),
             members: Vec::new(),
             clients: Vec::new(),
             home,
         };
         for (i, (client, peer)) in client_ports.iter().zip(peer_ports).enumerate() {
-            let log = File::create(etcd.home.path().join(format!("m{i}.log")))?;
-            let child = Command::new(&binary)
-                .args(["--name", &format!("m{i}"), "--data-dir"])
-                .arg(etcd.home.path().join(format!("m{i}")))
-                .args([
-                    "--listen-client-urls",
-                    &url(*client),
-                    "--advertise-client-urls",
-                    &url(*client),
-                ])
-                .args([
-                    "--listen-peer-urls",
-                    &url(*peer),
-                    "--initial-advertise-peer-urls",
-                    &url(*peer),
-                ])
-                .args([
-                    "--initial-cluster",
-                    &everyone.join(","),
-                    "--initial-cluster-state",
-                    "new",
-                ])
-                .args(["--logger", "zap", "--log-level", "warn"])
-                .env(
-                    "ETCD_UNSUPPORTED_ARCH",
-                    std::env::consts::ARCH.replace("aarch64", "arm64"),
-                )
-                .stdin(Stdio::null())
-                .stdout(log.try_clone()?)
-                .stderr(log)
-                .spawn()
-                .with_context(|| {
-                    format!("cannot start '{binary}': apt-get install etcd-server, or set ETCD_BIN")
-                })?;
-            etcd.members.push(child);
+            etcd.arguments.push(
+                [
+                    ("--name", format!("m{i}")),
+                    (
+                        "--data-dir",
+                        etcd.home.path().join(format!("m{i}")).display().to_string(),
+                    ),
+                    ("--listen-client-urls", url(*client)),
+                    ("--advertise-client-urls", url(*client)),
+                    ("--listen-peer-urls", url(*peer)),
+                    ("--initial-advertise-peer-urls", url(*peer)),
+                    ("--initial-cluster", everyone.join(",")),
+                    ("--initial-cluster-state", "new".to_owned()),
+                    ("--logger", "zap".to_owned()),
+                    ("--log-level", "warn".to_owned()),
+                ]
+                .into_iter()
+                .flat_map(|(flag, value)| [flag.to_owned(), value])
+                .collect(),
+            );
             etcd.clients.push(format!("127.0.0.1:{client}"));
+            let child = etcd.spawn(i)?;
+            etcd.members.push(child);
         }
         Ok(etcd)
+    }
+
+    fn spawn(&self, member: usize) -> Result<Child> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.home.path().join(format!("m{member}.log")))?;
+        Command::new(&self.binary)
+            .args(&self.arguments[member])
+            .env(
+                "ETCD_UNSUPPORTED_ARCH",
+                std::env::consts::ARCH.replace("aarch64", "arm64"),
+            )
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| {
+                format!(
+                    "cannot start '{}': apt-get install etcd-server, or set ETCD_BIN",
+                    self.binary
+                )
+            })
+    }
+
+    /// Addresses for clients.
+    #[must_use]
+    pub fn clients(&self) -> &[String] {
+        &self.clients
+    }
+
+    fn index(&self, address: &str) -> Result<usize> {
+        let index = self.clients.iter().position(|c| c == address);
+        index.with_context(|| format!("{address} is no member"))
+    }
+
+    /// Kills the member at an address.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn kill(&mut self, address: &str) -> Result<()> {
+        let index = self.index(address)?;
+        self.members[index].kill()?;
+        self.members[index].wait()?;
+        Ok(())
+    }
+
+    /// Starts a killed member again on its own directory.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn revive(&mut self, address: &str) -> Result<()> {
+        let index = self.index(address)?;
+        self.members[index] = self.spawn(index)?;
+        Ok(())
     }
 
     /// Address and version of the leading member, as soon as there is one.
@@ -195,6 +241,15 @@ where
 async fn status(address: &str) -> Result<StatusResponse> {
     let channel = crate::holdfast::connect(address).await?;
     unary(&channel, "/etcdserverpb.Maintenance/Status", StatusRequest {}).await
+}
+
+/// Puts a key through whatever member a channel leads to, and waits until it is committed.
+///
+/// # Errors
+/// If it is not known to be.
+pub async fn put_once(channel: &Channel, key: String) -> Result<()> {
+    let mut putter = Putter::new(channel.clone());
+    putter.put(key, Bytes::from_static(b"drill")).await
 }
 
 /// A client of etcd's key-value service.

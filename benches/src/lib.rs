@@ -2,6 +2,8 @@
 //! results are printed. No benchmark is a test: none fails because a machine is slow.
 
 pub mod etcd;
+pub mod failover;
 pub mod holdfast;
 pub mod load;
 pub mod output;
+pub mod queries;

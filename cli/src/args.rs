@@ -48,6 +48,8 @@ pub enum Command {
     /// About the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make a cluster fail, again and again, and measure what its clients and its output notice of it
+    Drill(DrillArgs),
     /// Print the version
     Version,
     /// What `up --detach` leaves running
@@ -73,6 +75,66 @@ pub struct Target {
     /// REST addresses of coordinators, separated by commas; otherwise HOLDFAST_REST
     #[arg(long, value_name = "URL[,URL…]", conflicts_with = "dir")]
     pub rest: Option<String>,
+    /// How to answer
+    #[arg(long, short, value_enum, default_value = "table")]
+    pub output: Output,
+}
+
+/// What `drill` does to a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum DrillCase {
+    /// kill -9 of the leading coordinator
+    Leader,
+    /// SIGTERM to the leading coordinator
+    LeaderGraceful,
+    /// kill -9 of a coordinator that follows
+    Follower,
+    /// kill -9 of a worker that has tasks
+    Worker,
+    /// A worker that has tasks falls silent (SIGSTOP), its connections stay open
+    WorkerSilent,
+    /// The leader is cut off from all coordinators and workers for 3 s
+    PartitionLeader,
+    /// The leader stands still (SIGSTOP) for 3 s
+    PauseLeader,
+    /// All of them
+    All,
+    /// Snapshot storage fails for 5 s
+    StorageOutage,
+    /// One link is cut for 1 s: from the leader to a follower or to a worker, in turn
+    Blip,
+}
+
+/// Of `drill`.
+#[derive(Debug, Clone, Args)]
+pub struct DrillArgs {
+    /// What is to fail
+    #[arg(value_enum, default_value = "leader")]
+    pub case: DrillCase,
+    /// Failures of each case
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub runs: u32,
+    /// Rows per second of the job that runs meanwhile
+    #[arg(long, value_name = "ROWS_PER_S", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(16..=1_000_000))]
+    pub load: u64,
+    /// Directory of a cluster that `up` started and that nobody needs right now [default: a cluster of its own]
+    #[arg(long, value_name = "DIR")]
+    pub against: Option<PathBuf>,
+    /// Where to write a page with all distributions and a timeline of every failure (HTML)
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Where to write everything that was measured (JSON)
+    #[arg(long, value_name = "FILE")]
+    pub details: Option<PathBuf>,
+    /// Settings of its own cluster's processes (YAML)
+    #[arg(long, value_name = "FILE", conflicts_with = "against")]
+    pub config: Option<PathBuf>,
+    /// A setting of its own cluster's processes; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "against")]
+    pub set: Vec<String>,
+    /// Directory below which its own cluster lives, for as long as the drill does [default: the system's]
+    #[arg(long, value_name = "DIR", conflicts_with = "against")]
+    pub scratch: Option<PathBuf>,
     /// How to answer
     #[arg(long, short, value_enum, default_value = "table")]
     pub output: Output,
@@ -253,6 +315,9 @@ mod tests {
             "members remove 4",
             "members transfer 2 --dir d",
             "config docs",
+            "drill",
+            "drill worker-silent --runs 3 --load 20000 --against d --report r.html --output json",
+            "drill all --config f --set high-availability.raft.profile=fast",
             "version",
         ] {
             let words = std::iter::once("holdfast").chain(line.split(' '));

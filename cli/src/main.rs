@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod commands;
 mod config_file;
+mod drill;
 mod exit;
 mod files;
 mod follow;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
                 Exit::Ok
             })
         }
+        Command::Drill(args) => drill::drill(args),
         Command::Version => {
             commands::print(concat!("holdfast ", env!("CARGO_PKG_VERSION"), "\n"));
             Ok(Exit::Ok)
@@ -82,8 +84,12 @@ async fn run(command: &Command) -> Result<Exit, Failure> {
         Command::Explain(args) => commands::explain(args).await,
         Command::Status(target) => commands::status(target).await,
         Command::Members(command) => commands::members(command).await,
-        Command::Coordinator(_) | Command::Worker(_) | Command::Config(_) | Command::Version => Err(
-            Failure::error("this command needs no runtime; it was handled before"),
-        ),
+        Command::Coordinator(_)
+        | Command::Worker(_)
+        | Command::Config(_)
+        | Command::Drill(_)
+        | Command::Version => Err(Failure::error(
+            "this command needs no runtime; it was handled before",
+        )),
     }
 }

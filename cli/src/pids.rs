@@ -3,6 +3,9 @@
 use crate::files::PidStamp;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How often the end of a process that is not our child is looked for.
@@ -38,6 +41,29 @@ fn parse_stat(text: &str) -> Option<Stat> {
         zombie: matches!(state, "Z" | "X"),
         started,
     })
+}
+
+/// Processes of this user that were called `PROGRAM ROLE --config FILE` with a file in this directory, with their roles.
+/// Empty on a system without `/proc`.
+#[must_use]
+pub fn configured_in(dir: &Path) -> Vec<(String, PidStamp)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            Some((role_of(&line, dir)?, stamp(pid)))
+        })
+        .collect()
+}
+
+/// The role in a command line as `/proc` has it, if its configuration lies in this directory.
+fn role_of(line: &[u8], dir: &Path) -> Option<String> {
+    let mut words = line.split(|byte| *byte == 0).skip(1);
+    let role = std::str::from_utf8(words.next()?).ok()?;
+    let (flag, file) = (words.next()?, words.next()?);
+    let ours = flag == b"--config" && Path::new(OsStr::from_bytes(file)).parent() == Some(dir);
+    (ours && matches!(role, "coordinator" | "worker")).then(|| role.to_owned())
 }
 
 /// Whether this very process still runs.
@@ -108,6 +134,20 @@ mod tests {
         assert_eq!(stat.started, 22);
         assert!(!stat.zombie);
         assert!(parse_stat("nonsense").is_none());
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_configuration() {
+        let dir = Path::new("/d/conf");
+        let role = |words: &[&str]| role_of(words.join("\0").as_bytes(), dir);
+        let ours = ["/bin/holdfast", "worker", "--config", "/d/conf/worker-1.yaml", ""];
+        assert_eq!(role(&ours).as_deref(), Some("worker"));
+        assert_eq!(
+            role(&["holdfast", "worker", "--config", "/d/conf2/worker-1.yaml"]),
+            None
+        );
+        assert_eq!(role(&["vi", "/d/conf/worker-1.yaml"]), None);
+        assert_eq!(role(&["holdfast", "run", "--config", "/d/conf/x.yaml"]), None);
     }
 
     #[test]

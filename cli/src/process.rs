@@ -82,7 +82,7 @@ fn coordinator_exit(error: &CoordinatorError) -> Exit {
     match error {
         CoordinatorError::Config(_) | CoordinatorError::Setting(_) => Exit::Usage,
         CoordinatorError::Start(StartError::Config(_) | StartError::LogStore(_)) => Exit::Usage,
-        CoordinatorError::Start(StartError::Identity(_)) => Exit::Refused,
+        CoordinatorError::Start(StartError::Identity(_)) | CoordinatorError::Removed(_) => Exit::Refused,
         _ => Exit::Error,
     }
 }

@@ -16,6 +16,8 @@ pub const EXCHANGE_FRAME_BYTES_MAX: usize = 64 << 20;
 pub const EXCHANGE_CREDIT_BYTES: usize = 1 << 20;
 /// Rows that a batch aims at: large enough to amortise per-batch work, small enough to stay in cache.
 pub const BATCH_ROWS: usize = 4096;
+/// Keys that a window firing merges or sorts in one step: a millisecond's work, so that other tasks of the slot go on.
+pub const FIRING_KEYS_PER_STEP: u32 = 16_384;
 /// Responses remembered per client session, for retries of requests that were in flight together.
 pub const SESSION_WINDOW: usize = 256;
 /// Client sessions in the replicated state; the least recently used one is dropped beyond it.
@@ -84,6 +86,16 @@ pub const SLOT_PARK_MAX: Duration = Duration::from_secs(1);
 pub const PARTITION_BATCHES_MAX: usize = 8;
 /// Committables that a sink subtask keeps for checkpoints that never complete; beyond it the attempt fails.
 pub const COMMITTABLES_UNSETTLED_MAX: usize = 100_000;
+/// What one task's sinks may have waiting for a checkpoint to complete, encoded: it travels in one acknowledgement, so
+/// half a message. Beyond it the attempt fails, and its output is made anew from the last checkpoint.
+pub const COMMITTABLES_TASK_BYTES_MAX: usize = 8 << 20;
+/// The same of a whole job: the leader holds it in memory and writes it into one manifest.
+pub const COMMITTABLES_JOB_BYTES_MAX: usize = 128 << 20;
+/// Committables in one Commit message, encoded: a quarter of a message, since the script and its settings go with them.
+pub const COMMIT_SLICE_BYTES: usize = 4 << 20;
+/// Committables in one Commit message: on an object store each costs two calls, and all of them have
+/// [`COMMIT_DEADLINE`].
+pub const COMMIT_SLICE_COUNT: usize = 256;
 /// How long a REST request waits for a leader before it is answered with 503: several elections under load, and less
 /// than the patience of any HTTP client.
 pub const REST_LEADER_WAIT: Duration = Duration::from_secs(2);
@@ -109,6 +121,8 @@ pub const SOURCE_POLL_BYTES_MAX: usize = 4 << 20;
 pub const RECORD_BYTES_MAX: usize = 8 << 20;
 /// Files of one source table; every one has an entry in every checkpoint.
 pub const SOURCE_FILES_MAX: usize = 100_000;
+/// Files that one reader of a table with event time reads side by side: each has a buffer and a descriptor.
+pub const SOURCE_FILES_OPEN_MAX: usize = 64;
 /// What a file sink gathers before it writes.
 pub const SINK_BUFFER_BYTES: usize = 256 << 10;
 /// One part of an upload to an object store; S3 wants at least 5 MiB and at most 10,000 parts.

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod control;
+pub mod features;
 pub mod leader;
 pub mod live;
 pub mod planner;

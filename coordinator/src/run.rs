@@ -1,8 +1,9 @@
 //! The coordinator process: reads its settings, opens consensus, serves workers and people, leads when it may, and
 //! stops in order.
 
-use crate::api::{ApiDeps, serve};
+use crate::api::{ApiDeps, Members, serve};
 use crate::control::{Hub, VERSION};
+use crate::features::{Own, keep_raising};
 use crate::leader::lifecycle::{LeaderDeps, lead};
 use crate::leader::ports::TcpDialer;
 use crate::live::LiveView;
@@ -12,6 +13,7 @@ use holdfast_common::config::{ConfigError, Configuration, options};
 use holdfast_common::{Incarnation, NodeId};
 use holdfast_dataflow::connector::ConnectorRegistry;
 use holdfast_raft::{MemberAddr, RaftConfig, RaftHandle, RaftNode, StartError};
+use holdfast_runtime::Bound;
 use holdfast_storage::{SnapshotStore, StorageError};
 use std::collections::BTreeMap;
 use std::net::{TcpListener, ToSocketAddrs};
@@ -19,10 +21,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// How often a coordinator looks whether its consensus has stopped.
 const FATAL_LOOK: Duration = Duration::from_millis(100);
+/// What consensus says when it has stopped because this coordinator was removed.
+const REMOVED: &str = "was removed from the cluster";
 /// How long leadership may take to be handed over when the process is stopped in order.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -54,6 +59,9 @@ pub enum RunError {
     /// Consensus has stopped; the process must end so that nothing is acknowledged that is not durable.
     #[error("consensus has stopped: {0}")]
     Fatal(String),
+    /// This coordinator is no member any more; started again, it would not be one either.
+    #[error("{0}")]
+    Removed(String),
     /// REST has stopped.
     #[error("the REST interface has stopped: {0}")]
     Rest(String),
@@ -72,13 +80,8 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let settings = Settings::read(config, &random)?;
     let snapshots = SnapshotStore::open(&settings.checkpoint_dir, config).map_err(RunError::Storage)?;
-    let rest = bind(&settings.rest_bind, "rest.port")?;
-    let rest = tokio::net::TcpListener::from_std(rest).map_err(|error| RunError::Listen {
-        address: settings.rest_bind.clone(),
-        key: "rest.port",
-        reason: error.to_string(),
-    })?;
-    let rpc = bind(&settings.rpc_bind, "jobmanager.rpc.port")?;
+    let rest = bind_rest(&settings.rest_bind)?;
+    let rpc = bind_rpc(&settings.rpc_bind).await?;
     let hub = Hub::new(&settings.raft.cluster_name);
     let routes = tonic::service::Routes::new(hub.service());
     let (node, incarnation) = (settings.raft.id, settings.raft.incarnation);
@@ -107,39 +110,100 @@ pub async fn run(
         heartbeat_timeout: settings.heartbeat_timeout,
         live,
     };
-    let leading = tokio::spawn(lead(deps, stop.clone()));
-    let api = serve(
-        rest,
-        ApiDeps {
-            handle: handle.clone(),
-            live: live_reader,
-            registry,
-            config: config.clone(),
-            clock,
-            random,
-            version: VERSION,
-        },
-    );
-    let outcome = tokio::select! {
-        () = shutdown => Ok(()),
-        reason = fatal(&handle) => Err(RunError::Fatal(reason)),
-        result = api => Err(RunError::Rest(match result {
-            Ok(()) => "its listener was closed".to_owned(),
-            Err(error) => error.to_string(),
-        })),
+    let own = Own { node, incarnation };
+    let members = Arc::new(Members::new(handle.clone(), config));
+    // Members are asked over REST.
+    let raise = || keep_raising(Arc::new(handle.clone()), own, clock.clone(), members);
+    let raising = rest.is_some().then(|| tokio::spawn(raise()));
+    let mut leading = tokio::spawn(lead(deps, stop.clone()));
+    let api_deps = ApiDeps {
+        handle: handle.clone(),
+        live: live_reader,
+        registry,
+        config: config.clone(),
+        clock,
+        random,
+        version: VERSION,
     };
-    stop_in_order(&handle, stop, leading).await;
+    let mut api = Box::pin(async move {
+        match rest {
+            Some(rest) => serve(rest, api_deps).await,
+            None => std::future::pending().await,
+        }
+    });
+    let outcome = until_the_end(shutdown, fatal(&handle), &mut leading, &mut api).await;
+    if let Some(raising) = raising {
+        raising.abort();
+    }
+    // Whoever asks during the handover is answered by the next leader, through this coordinator.
+    let stopping = stop_in_order(&handle, stop, leading);
+    tokio::select! {
+        () = stopping => {}
+        () = serve_on(&outcome, &mut api) => {}
+    }
     drop(raft);
     outcome
 }
 
+/// Waits for whatever ends the process first.
+async fn until_the_end(
+    shutdown: impl Future<Output = ()>,
+    fatal: impl Future<Output = String>,
+    leading: &mut JoinHandle<()>,
+    api: &mut (impl Future<Output = std::io::Result<()>> + Unpin),
+) -> Result<(), RunError> {
+    tokio::select! {
+        biased;
+        () = shutdown => Ok(()),
+        reason = fatal => Err(stopped(reason)),
+        ended = leading => Err(RunError::Fatal(leading_ended(ended))),
+        result = api => Err(RunError::Rest(match result {
+            Ok(()) => "its listener was closed".to_owned(),
+            Err(error) => error.to_string(),
+        })),
+    }
+}
+
+fn stopped(reason: String) -> RunError {
+    if reason.contains(REMOVED) {
+        RunError::Removed(reason)
+    } else {
+        RunError::Fatal(reason)
+    }
+}
+
+/// A coordinator whose leader's services are gone could still be elected, and would lead without doing anything: the
+/// process ends, so that another one leads.
+fn leading_ended(ended: Result<(), tokio::task::JoinError>) -> String {
+    let reason = match ended {
+        Ok(()) => "the leader's services ended by themselves".to_owned(),
+        Err(error) => format!("the leader's services broke: {error}"),
+    };
+    tracing::error!(reason, "this process ends, so that another coordinator leads");
+    reason
+}
+
+/// Serves REST on while the process stops; never completes.
+async fn serve_on(
+    outcome: &Result<(), RunError>,
+    api: &mut (impl Future<Output = std::io::Result<()>> + Unpin),
+) {
+    if !matches!(outcome, Err(RunError::Rest(_))) {
+        let _ = api.await;
+    }
+    std::future::pending().await
+}
+
 /// The next leader is chosen before this one lets go of its workers.
-async fn stop_in_order(handle: &RaftHandle, stop: CancellationToken, leading: tokio::task::JoinHandle<()>) {
+async fn stop_in_order(handle: &RaftHandle, stop: CancellationToken, leading: JoinHandle<()>) {
     tracing::info!("coordinator is stopping");
     let stopping = async {
         handle.shutdown().await;
         stop.cancel();
-        let _ = leading.await;
+        // A task that has ended was asked for its result already.
+        if !leading.is_finished() {
+            let _ = leading.await;
+        }
     };
     if tokio::time::timeout(SHUTDOWN_DEADLINE, stopping).await.is_err() {
         tracing::warn!("the coordinator did not stop in time and is ended all the same");
@@ -299,6 +363,33 @@ fn join(host: &str, port: u16) -> String {
     format!("{host}:{port}")
 }
 
+/// `None` in a simulator, which asks for jobs without HTTP.
+fn bind_rest(address: &str) -> Result<Option<tokio::net::TcpListener>, RunError> {
+    if holdfast_runtime::is_simulated() {
+        return Ok(None);
+    }
+    let key = "rest.port";
+    let listener = bind(address, key)?;
+    let listening = tokio::net::TcpListener::from_std(listener);
+    listening.map(Some).map_err(|error| RunError::Listen {
+        address: address.to_owned(),
+        key,
+        reason: error.to_string(),
+    })
+}
+
+async fn bind_rpc(address: &str) -> Result<Bound, RunError> {
+    let key = "jobmanager.rpc.port";
+    match holdfast_runtime::bind_simulated(address).await {
+        Some(bound) => bound.map_err(|error| RunError::Listen {
+            address: address.to_owned(),
+            key,
+            reason: error.to_string(),
+        }),
+        None => bind(address, key).map(Bound::from),
+    }
+}
+
 fn bind(address: &str, key: &'static str) -> Result<TcpListener, RunError> {
     let refuse = |reason: String| RunError::Listen {
         address: address.to_owned(),
@@ -343,6 +434,25 @@ mod tests {
             let error = parse_peers(bad, NodeId(1), "").unwrap_err().to_string();
             assert!(error.contains(hint), "{bad}: {error}");
         }
+    }
+
+    async fn ends_with(mut leading: JoinHandle<()>) -> String {
+        let mut api = Box::pin(std::future::pending());
+        let forever = std::future::pending::<()>();
+        let never = std::future::pending::<String>();
+        let outcome = until_the_end(forever, never, &mut leading, &mut api).await;
+        match outcome.unwrap_err() {
+            RunError::Fatal(reason) => reason,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_process_ends_when_nobody_leads_any_more() {
+        let reason = ends_with(tokio::spawn(async { panic!("boom") })).await;
+        assert!(reason.contains("broke") && reason.contains("panic"), "{reason}");
+        let reason = ends_with(tokio::spawn(async {})).await;
+        assert!(reason.contains("by themselves"), "{reason}");
     }
 
     #[test]

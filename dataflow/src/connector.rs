@@ -26,6 +26,10 @@ pub enum ConnectorError {
     /// IO failed; trying again may help. The text names the object.
     #[error("{0}")]
     Io(String),
+    /// A sync failed: what it was to make durable may be gone, and a second sync would not tell. The process must end, and
+    /// another one repeat the work. The text names the object.
+    #[error("{0}")]
+    Sync(String),
     /// What was prepared or recorded does not match what is there; trying again will not help.
     #[error("{0}")]
     Conflict(String),
@@ -118,6 +122,20 @@ pub trait SourceReader: Send {
     /// # Errors
     /// The attempt fails.
     fn poll(&mut self, max_rows: usize) -> Result<SourcePoll, ConnectorError>;
+
+    /// As [`Self::poll`], of a table with event time: `event_time_ms` is what each split has reached, the least value of
+    /// all for one that was not read yet. A reader that can choose reads the split that is furthest behind, so that no
+    /// split holds event time back for longer than it must.
+    ///
+    /// # Errors
+    /// As [`Self::poll`].
+    fn poll_least(
+        &mut self,
+        max_rows: usize,
+        _event_time_ms: &dyn Fn(usize) -> i64,
+    ) -> Result<SourcePoll, ConnectorError> {
+        self.poll(max_rows)
+    }
 
     /// Names of this reader's splits, in the order of their indexes. Grows when files appear.
     fn splits(&self) -> Vec<String>;

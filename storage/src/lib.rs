@@ -7,6 +7,8 @@ mod error;
 mod location;
 mod manifest;
 mod store;
+#[doc(hidden)]
+pub mod testing;
 
 pub use error::StorageError;
 pub use location::{ObjectLocation, S3Settings, create_dirs_durably};

@@ -1,7 +1,7 @@
 //! The snapshot store: create once, read checked, list, delete. Every call has a deadline. Knows no layout.
 
-use crate::StorageError;
 use crate::location::{ObjectLocation, S3Settings};
+use crate::{StorageError, testing};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use holdfast_common::config::Configuration;
@@ -152,7 +152,7 @@ impl SnapshotStore {
 
     async fn harden(&self, path: &str, full: object_store::path::Path) -> Result<(), StorageError> {
         let location = self.location.clone();
-        let sync = tokio::task::spawn_blocking(move || location.harden(&full));
+        let sync = holdfast_runtime::blocking(move || location.harden(&full));
         let failed = |reason: String| StorageError::Unavailable(format!("cannot sync '{path}': {reason}"));
         match self.within(limits::STORAGE_DEADLINE, "sync", path, sync).await? {
             Ok(result) => result.map_err(|e| failed(e.to_string())),
@@ -187,13 +187,27 @@ impl SnapshotStore {
         path: &str,
         work: impl Future<Output = T>,
     ) -> Result<T, StorageError> {
-        tokio::time::timeout(deadline, work).await.map_err(|_| {
+        let fate = testing::fate(action, path);
+        if fate.fails_before {
+            return Err(testing::failed(action, path));
+        }
+        let work = async {
+            if !fate.delay.is_zero() {
+                tokio::time::sleep(fate.delay).await;
+            }
+            work.await
+        };
+        let done = tokio::time::timeout(deadline, work).await.map_err(|_| {
             StorageError::Unavailable(format!(
                 "cannot {action} '{path}': {} did not answer within {} s",
                 self.location.url,
                 deadline.as_secs()
             ))
-        })
+        })?;
+        if fate.fails_after {
+            return Err(testing::failed(action, path));
+        }
+        Ok(done)
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod binary;
 pub mod cluster;
+pub mod disk;
 pub mod flights;
 pub mod job;
 pub mod oracle;
@@ -14,5 +15,6 @@ pub mod process;
 pub mod rest;
 pub mod scenario;
 pub mod script;
+pub mod sim;
 pub mod stats;
 pub mod wait;

@@ -52,8 +52,6 @@ const FORBIDDEN: &[Forbidden] = &[
             "worker/src/engine/",
             "worker/src/exchange/",
             "coordinator/raft/src/",
-            // A client that waits for a child process which is to outlive it.
-            "cli/src/up/",
         ],
         instead: "use a task of the process's runtime; only slot threads and the log stores have threads of their own",
     },

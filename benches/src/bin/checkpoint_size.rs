@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p benches --bin checkpoint-size -- [--quick] [--output json]`
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use benches::output::{Form, Machine};
 use clap::Parser;
 use serde::Serialize;
@@ -19,7 +19,7 @@ struct Args {
     #[arg(long)]
     quick: bool,
     /// State at which to stop, in MB.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 500)]
     megabytes: u64,
     /// Rows, hence keys, per second.
     #[arg(long, default_value_t = 200_000)]
@@ -37,6 +37,8 @@ struct Checkpoint {
     id: u64,
     state_bytes: u64,
     duration_ms: u64,
+    /// The longest that a task stood still for it, in microseconds.
+    sync_us_max: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -67,6 +69,18 @@ GROUP BY window_start, window_end, n;
     )
 }
 
+/// Checkpoint and standstill of a task, from a line of a worker's log.
+fn stood_still(line: &str) -> Option<(u64, u64)> {
+    let number = |name: &str| -> Option<u64> {
+        let (_, rest) = line.split_once(name)?;
+        let digits = rest.trim_start_matches(|c: char| !c.is_ascii_digit());
+        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+        digits[..end].parse().ok()
+    };
+    let sync_us = number("sync_us")?;
+    Some((number("checkpoint")?, sync_us))
+}
+
 fn main() -> Result<()> {
     let mut args = Args::parse();
     if args.quick {
@@ -79,7 +93,8 @@ fn main() -> Result<()> {
             coordinators: 1,
             workers: 2,
             ..Options::default()
-        },
+        }
+        .set("env.log.level", "info,holdfast_worker::agent::snapshots=debug"),
     )?;
     let id = cluster.submit_running(&script(args.rate))?;
     let start = Instant::now();
@@ -94,6 +109,7 @@ fn main() -> Result<()> {
                     id: number("id"),
                     state_bytes: number("state_size"),
                     duration_ms: number("end_to_end_duration"),
+                    sync_us_max: None,
                 };
                 seen.insert(checkpoint.id, checkpoint);
             }
@@ -106,6 +122,14 @@ fn main() -> Result<()> {
         }
     }
     cluster.cancel(&id)?;
+    for log in cluster.worker_logs()? {
+        let text = std::fs::read_to_string(&log).with_context(|| log.display().to_string())?;
+        for (id, sync_us) in text.lines().filter_map(stood_still) {
+            if let Some(checkpoint) = seen.get_mut(&id) {
+                checkpoint.sync_us_max = checkpoint.sync_us_max.max(Some(sync_us));
+            }
+        }
+    }
     ensure!(!seen.is_empty(), "no checkpoint was completed");
     let report = Report {
         benchmark: "checkpoint-size",
@@ -113,10 +137,15 @@ fn main() -> Result<()> {
         checkpoints: seen.into_values().collect(),
     };
     args.output.print(&report, |r| {
-        let mut text = String::from("checkpoint   state MB   duration ms");
+        let mut text = String::from("checkpoint   state MB   duration ms   longest standstill us");
         for c in &r.checkpoints {
             let megabytes = c.state_bytes as f64 / f64::from(1 << 20);
-            let _ = write!(text, "\n{:>10} {megabytes:>10.1} {:>13}", c.id, c.duration_ms);
+            let sync_us = c.sync_us_max.map_or_else(|| "-".to_owned(), |us| us.to_string());
+            let _ = write!(
+                text,
+                "\n{:>10} {megabytes:>10.1} {:>13} {sync_us:>23}",
+                c.id, c.duration_ms
+            );
         }
         text
     })

@@ -1,126 +1,126 @@
-//! `kill -9` (or SIGTERM) of the leading coordinator again and again: how long writes and reads are not served.
+//! Failover of Holdfast, of Flink with ZooKeeper, and of etcd, side by side, and the page about it.
 //!
-//! `cargo run --release -p benches --bin failover -- [--quick] [--graceful] [--output json]`
+//!     cargo run --release -p benches --bin failover -- [--runs N] [--only SYSTEM[/CASE],…] [--flink FLINK_SH]
+//!     cargo run --release -p benches --bin failover -- --from target/failover.json
+//!
+//! Every case is kept in the results file when it is done; a second start goes on with those that are missing.
 
-use anyhow::{Result, anyhow};
-use benches::output::{Form, Machine};
+use anyhow::{Context, Result};
+use benches::failover::{self, Entry, PLAN, Results, page};
+use benches::output::Machine;
 use clap::Parser;
-use nix::sys::signal::Signal;
-use serde::Serialize;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-use tests::cluster::{Cluster, Options};
-use tests::probe::{Kind, Probe};
-use tests::stats::Samples;
-use tests::wait::{self, SOON};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// The gap in service that a leader's end causes.
+/// The gaps that failures cause, side by side.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Five runs.
+    /// Failures of each case.
+    #[arg(long, default_value_t = 100)]
+    runs: usize,
+    /// Failures of each case on Flink: one takes up to a minute.
+    #[arg(long, default_value_t = 20)]
+    flink_runs: usize,
+    /// Two failures of each case.
     #[arg(long)]
     quick: bool,
-    /// Runs.
-    #[arg(long, default_value_t = 50)]
-    runs: usize,
-    /// SIGTERM instead of SIGKILL.
+    /// Only these: `holdfast`, `etcd`, `flink-tuned/worker`, …
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Rows per second of the job.
+    #[arg(long, default_value_t = 1000)]
+    load: u64,
+    /// Longest time for one case; it ends with the failures that it has by then.
+    #[arg(long, default_value_t = 30)]
+    minutes_per_case: u64,
+    /// The script that runs Flink (its `setup` must have been run); without it Flink is left out.
     #[arg(long)]
-    graceful: bool,
-    /// Election timing: standard, fast or relaxed.
-    #[arg(long, default_value = "standard")]
-    profile: String,
-    /// Form of the results.
-    #[arg(long, value_enum, default_value_t)]
-    output: Form,
-}
-
-#[derive(Debug, Serialize)]
-struct Gap {
-    p50: f64,
-    max: f64,
-    samples: Vec<f64>,
-}
-
-#[derive(Debug, Serialize)]
-struct Report {
-    benchmark: &'static str,
-    case: &'static str,
-    profile: String,
-    runs: usize,
-    machine: Machine,
-    write_gap_ms: Gap,
-    read_gap_ms: Gap,
+    flink: Option<PathBuf>,
+    /// Flink's directory.
+    #[arg(long, default_value = "target/peers/flink")]
+    flink_work: PathBuf,
+    /// Where results are kept.
+    #[arg(long, default_value = "target/failover.json")]
+    results: PathBuf,
+    /// Measure again what the results have already.
+    #[arg(long)]
+    again: bool,
+    /// Measure nothing: write the page from these results.
+    #[arg(long)]
+    from: Option<PathBuf>,
+    /// Where the page and its plots are written.
+    #[arg(long, default_value = "docs")]
+    docs: PathBuf,
 }
 
 fn main() -> Result<()> {
     let mut args = Args::parse();
     if args.quick {
-        args.runs = args.runs.min(5);
+        (args.runs, args.flink_runs) = (2, 2);
     }
-    let options = Options {
-        workers: 0,
-        ..Options::default()
-    };
-    let cluster = Cluster::start(
-        "failover",
-        options.set("high-availability.raft.profile", &args.profile),
-    )?;
-    let every = Duration::from_millis(5);
-    let writes = Probe::start(cluster.rest(), Kind::Write, every);
-    let reads = Probe::start(cluster.rest(), Kind::Read, every);
-    let (mut write_gaps, mut read_gaps) = (Samples::new(), Samples::new());
-    for run in 0..args.runs {
-        // A phase that has nothing to do with heartbeats.
-        sleep(Duration::from_millis(700 + (run as u64 * 37) % 150));
-        let leader = cluster.leader()?;
-        let at = Instant::now();
-        cluster.signal(
-            &leader,
-            if args.graceful {
-                Signal::SIGTERM
-            } else {
-                Signal::SIGKILL
-            },
-        )?;
-        wait::until("a write after the leader's end", SOON, || {
-            Ok(writes.first_success_after(at))
-        })
-        .map_err(|error| anyhow!("{error:#}; errors of the probe: {:?}", writes.errors()))?;
-        cluster.wait_restarted(&leader)?;
-        cluster.refresh_addresses()?;
-        cluster.wait_coordinators_agree()?;
-        write_gaps.push(writes.longest_gap(at, Instant::now()));
-        read_gaps.push(reads.longest_gap(at, Instant::now()));
-        eprintln!("run {run}: write gap {:.1} ms", write_gaps.millis()[run]);
+    if let Some(from) = &args.from {
+        let results = Results::read(from)?.with_context(|| format!("there is no {}", from.display()))?;
+        return write_page(&results, &args.docs);
     }
-    let gap = |samples: &Samples| Gap {
-        p50: samples.p50(),
-        max: samples.max(),
-        samples: samples.millis().to_vec(),
-    };
-    let report = Report {
-        benchmark: "failover",
-        case: if args.graceful {
-            "leader-graceful"
-        } else {
-            "leader"
-        },
-        profile: args.profile.clone(),
-        runs: args.runs,
-        machine: Machine::this(),
-        write_gap_ms: gap(&write_gaps),
-        read_gap_ms: gap(&read_gaps),
-    };
-    args.output.print(&report, |r| {
-        format!(
-            "{} x {} ({}): write gap p50 {:.0} ms, max {:.0} ms; read gap p50 {:.0} ms, max {:.0} ms",
-            r.runs,
-            r.case,
-            r.profile,
-            r.write_gap_ms.p50,
-            r.write_gap_ms.max,
-            r.read_gap_ms.p50,
-            r.read_gap_ms.max
-        )
-    })
+    let mut results = Results::read(&args.results)?.unwrap_or_default();
+    results.machine = Some(Machine::this());
+    results.load = args.load;
+    let mut flink: Option<(bool, failover::flink::Flink)> = None;
+    for (system, case) in PLAN {
+        let of_flink = system.starts_with("flink");
+        let left_out = of_flink && args.flink.is_none();
+        let done = results.entry(system, case).is_some_and(|e| e.runs > 0) && !args.again;
+        if !failover::wanted(&args.only, system, case) || left_out || done {
+            continue;
+        }
+        // One system at a time.
+        let tuned = system == "flink-tuned";
+        if flink.as_ref().is_some_and(|(t, _)| !of_flink || *t != tuned) {
+            flink = None;
+        }
+        eprintln!("== {system} {case}");
+        match measure(&args, system, case, &mut flink) {
+            Ok(entry) => {
+                results.put(entry);
+                results.write(&args.results)?;
+            }
+            Err(error) => eprintln!("{system} {case}: not measured: {error:#}"),
+        }
+    }
+    drop(flink);
+    write_page(&results, &args.docs)
+}
+
+fn measure(
+    args: &Args,
+    system: &str,
+    case: &str,
+    flink: &mut Option<(bool, failover::flink::Flink)>,
+) -> Result<Entry> {
+    let deadline = Duration::from_secs(args.minutes_per_case * 60);
+    match system {
+        "etcd" => failover::etcd::run(args.runs, deadline, &std::env::temp_dir()),
+        "flink" | "flink-tuned" => {
+            let tuned = system == "flink-tuned";
+            if flink.is_none() {
+                let script = args.flink.as_ref().context("--flink names no script")?;
+                std::fs::create_dir_all(&args.flink_work)?;
+                let work = args.flink_work.canonicalize()?;
+                *flink = Some((tuned, failover::flink::Flink::start(script, &work, tuned)?));
+            }
+            let (_, running) = flink.as_ref().context("Flink does not run")?;
+            failover::flink::run(running, case, args.flink_runs, args.load, deadline)
+        }
+        _ => failover::holdfast::run(system, case, args.runs, args.load, deadline),
+    }
+}
+
+fn write_page(results: &Results, docs: &Path) -> Result<()> {
+    std::fs::create_dir_all(docs)?;
+    for (name, content) in page::files(results) {
+        let path = docs.join(name);
+        std::fs::write(&path, content).with_context(|| path.display().to_string())?;
+        println!("wrote {}", path.display());
+    }
+    Ok(())
 }

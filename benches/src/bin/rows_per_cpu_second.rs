@@ -1,10 +1,11 @@
-//! Rows per second of CPU that the worker spends on the example scripts: what a row costs, whatever the number of
-//! processors.
+//! Rows per second of CPU that the worker spends, on the queries of which a Flink was measured and on the example scripts:
+//! what a row costs, whatever the number of processors.
 //!
 //! `cargo run --release -p benches --bin rows-per-cpu-second -- [--quick] [--output json] [SCRIPT.sql]...`
 
 use anyhow::{Context, Result, anyhow, ensure};
 use benches::output::{Form, Machine};
+use benches::queries::{CSV_ROWS, QUERIES, write_bids};
 use clap::Parser;
 use serde::Serialize;
 use std::fmt::Write;
@@ -18,7 +19,7 @@ use tests::stats::Samples;
 /// Rows per CPU-second of bounded scripts.
 #[derive(Debug, Parser)]
 struct Args {
-    /// One run of each script.
+    /// One run of each, on a tenth of the rows.
     #[arg(long)]
     quick: bool,
     /// Runs of each script.
@@ -27,7 +28,10 @@ struct Args {
     /// Form of the results.
     #[arg(long, value_enum, default_value_t)]
     output: Form,
-    /// Scripts; by default all of examples/ whose input ends.
+    /// Only the queries whose names contain this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Scripts; by default the peer's queries and all of examples/ whose input ends.
     scripts: Vec<PathBuf>,
 }
 
@@ -43,6 +47,8 @@ struct Run {
 struct Script {
     script: String,
     rows_per_cpu_second_p50: f64,
+    /// What Flink 2.2.1 reached with this query where it was measured; not on this machine, not in this run.
+    flink_rows_per_cpu_second: Option<f64>,
     runs: Vec<Run>,
 }
 
@@ -51,6 +57,14 @@ struct Report {
     benchmark: &'static str,
     machine: Machine,
     scripts: Vec<Script>,
+}
+
+/// A query that is to be measured.
+struct Todo {
+    name: String,
+    text: String,
+    rows: Option<u64>,
+    flink: Option<f64>,
 }
 
 /// A script whose paths are absolute: input from the workspace, output below the cluster's directory.
@@ -68,8 +82,8 @@ fn with_absolute_paths(text: &str, out: &Path) -> String {
     text
 }
 
-fn measure(script: &Path) -> Result<Run> {
-    let text = std::fs::read_to_string(script).with_context(|| script.display().to_string())?;
+/// Runs a script to its end; `wanted` is the number of rows that it must read, if that is known.
+fn measure(name: &str, text: &str, wanted: Option<u64>) -> Result<Run> {
     let options = Options {
         coordinators: 1,
         workers: 1,
@@ -83,15 +97,18 @@ fn measure(script: &Path) -> Result<Run> {
         .next()
         .ok_or_else(|| anyhow!("no worker"))?;
     let (before, start) = (worker.cpu_time()?, Instant::now());
-    let id = cluster.submit(&with_absolute_paths(&text, &cluster.home().join("out")))?;
+    let id = cluster.submit(&with_absolute_paths(text, &cluster.home().join("out")))?;
     cluster.wait_state(&id, "FINISHED", Duration::from_secs(900))?;
     let (cpu, wall) = (worker.cpu_time()?.saturating_sub(before), start.elapsed());
     let job = cluster
         .rest()
         .get(&format!("/v1/jobs/{}", id.0), Duration::from_secs(10))?;
     let rows = job["records-in"].as_u64().unwrap_or(0);
-    ensure!(rows > 0, "{} read no rows: {job}", script.display());
-    ensure!(cpu > Duration::ZERO, "{} used no CPU time", script.display());
+    ensure!(
+        rows > 0 && wanted.is_none_or(|w| w == rows),
+        "{name} read {rows} rows: {job}"
+    );
+    ensure!(cpu > Duration::ZERO, "{name} used no CPU time");
     Ok(Run {
         rows,
         cpu_seconds: cpu.as_secs_f64(),
@@ -117,18 +134,39 @@ fn main() -> Result<()> {
     } else {
         args.scripts.clone()
     };
-    let mut scripts = Vec::new();
+    let data = tempfile::tempdir()?;
+    let mut todo: Vec<Todo> = Vec::new();
+    if args.scripts.is_empty() {
+        let share = if args.quick { 10 } else { 1 };
+        write_bids(data.path(), CSV_ROWS / share)?;
+        todo.extend(QUERIES.iter().map(|query| Todo {
+            name: query.name.to_owned(),
+            text: query.script(query.rows / share, data.path()),
+            rows: Some(query.rows / share),
+            flink: Some(query.flink_rows_per_cpu_second),
+        }));
+    }
     for path in paths {
-        let name = path
-            .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let measured: Vec<Run> = (0..runs).map(|_| measure(&path)).collect::<Result<_>>()?;
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
+        todo.push(Todo {
+            name: name.unwrap_or_default(),
+            text: std::fs::read_to_string(&path).with_context(|| path.display().to_string())?,
+            rows: None,
+            flink: None,
+        });
+    }
+    let mut scripts = Vec::new();
+    for query in todo.into_iter().filter(|q| q.name.contains(&args.only)) {
+        let name = query.name;
+        let measured: Vec<Run> = (0..runs)
+            .map(|_| measure(&name, &query.text, query.rows))
+            .collect::<Result<_>>()?;
         eprintln!("{name}: {measured:?}");
         let rates: Samples = measured.iter().map(|r| r.rows_per_cpu_second).collect();
         scripts.push(Script {
             script: name,
             rows_per_cpu_second_p50: rates.p50(),
+            flink_rows_per_cpu_second: query.flink,
             runs: measured,
         });
     }
@@ -138,12 +176,17 @@ fn main() -> Result<()> {
         scripts,
     };
     args.output.print(&report, |r| {
-        let mut text = String::from("script                     rows   CPU s  wall s   rows per CPU-second");
+        let mut text = String::from(
+            "script                     rows   CPU s  wall s   rows per CPU-second   of Flink's",
+        );
         for script in &r.scripts {
             for run in &script.runs {
+                let ratio = script.flink_rows_per_cpu_second.map_or(String::new(), |flink| {
+                    format!("{:.1}", run.rows_per_cpu_second / flink)
+                });
                 let _ = write!(
                     text,
-                    "\n{:<20} {:>10} {:>7.2} {:>7.2} {:>21.0}",
+                    "\n{:<20} {:>10} {:>7.2} {:>7.2} {:>21.0} {ratio:>12}",
                     script.script, run.rows, run.cpu_seconds, run.wall_seconds, run.rows_per_cpu_second
                 );
             }

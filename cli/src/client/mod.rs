@@ -66,6 +66,7 @@ pub struct Call {
     body: Bytes,
     safety: Safety,
     deadline: Duration,
+    retry_for: Duration,
 }
 
 impl Call {
@@ -83,6 +84,7 @@ impl Call {
             body: Bytes::new(),
             safety,
             deadline: Duration::from_secs(10),
+            retry_for: Duration::MAX,
         }
     }
 
@@ -97,6 +99,14 @@ impl Call {
     #[must_use]
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
+        self
+    }
+
+    /// With an end to trying again before the deadline: for what takes long once it is under way, but is refused at once
+    /// for a reason that somebody has to see to.
+    #[must_use]
+    pub fn retry_for(mut self, retry_for: Duration) -> Self {
+        self.retry_for = retry_for;
         self
     }
 
@@ -138,13 +148,16 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn call(&self, call: &Call) -> Result<Value, ClientError> {
-        let give_up = Instant::now() + call.deadline;
+        let started = Instant::now();
+        let give_up = started + call.deadline;
+        let trying = call.deadline.min(call.retry_for);
         let mut last = "nothing was tried".to_owned();
         loop {
             for offset in 0..self.endpoints.len() {
                 let index = (self.preferred.load(Ordering::Relaxed) + offset) % self.endpoints.len();
                 let endpoint = &self.endpoints[index];
-                let patience = give_up.saturating_duration_since(Instant::now()).min(ONE_ANSWER);
+                let left = give_up.saturating_duration_since(Instant::now());
+                let patience = patience(call.safety, left);
                 let outcome = self.ask(endpoint, call, patience).await;
                 match next(call.safety, &outcome) {
                     Next::Done => {
@@ -158,10 +171,10 @@ impl Client {
                     break;
                 }
             }
-            if Instant::now() + ROUND_PAUSE >= give_up || self.endpoints.is_empty() {
+            if started.elapsed() + ROUND_PAUSE >= trying || self.endpoints.is_empty() {
                 return Err(ClientError::Unreachable {
                     endpoints: self.endpoints.join(", "),
-                    deadline: call.deadline,
+                    deadline: trying,
                     last,
                 });
             }
@@ -210,6 +223,15 @@ impl Client {
         tokio::time::timeout(patience, exchange)
             .await
             .unwrap_or_else(|_| Outcome::NoAnswer(format!("no answer within {} ms", patience.as_millis())))
+    }
+}
+
+/// How long one coordinator is waited for. What must not be sent twice is not given up early: nobody else could be asked
+/// instead, and adding a coordinator takes a while.
+fn patience(safety: Safety, left: Duration) -> Duration {
+    match safety {
+        Safety::Once => left,
+        Safety::Repeatable => left.min(ONE_ANSWER),
     }
 }
 
@@ -337,6 +359,26 @@ mod tests {
         assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
         assert!(error.to_string().contains("none"), "{error}");
         assert!(count.load(Ordering::SeqCst) >= 2);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_that_may_pass_is_told_before_the_deadline() {
+        let (leaderless, _) = server(NO_LEADER).await;
+        let client = Client::new(vec![leaderless]);
+        let call = Call::new(Method::POST, "/v1/x", Safety::Once)
+            .deadline(Duration::from_secs(90))
+            .retry_for(Duration::from_millis(250));
+        let begun = Instant::now();
+        let error = client.call(&call).await.unwrap_err();
+        assert!(error.to_string().contains("none"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn what_cannot_be_repeated_is_waited_for() {
+        let left = Duration::from_secs(90);
+        assert_eq!(patience(Safety::Once, left), left);
+        assert_eq!(patience(Safety::Repeatable, left), ONE_ANSWER);
     }
 
     #[test]

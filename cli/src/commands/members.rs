@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// A new member first receives the whole state.
 const DEADLINE: Duration = Duration::from_secs(90);
+/// How long a coordinator that does not answer, or has not caught up, is given before that is told.
+const RETRY_FOR: Duration = Duration::from_secs(10);
 /// Flink's REST port, and ours.
 const DEFAULT_REST_PORT: u16 = 8081;
 
@@ -71,7 +73,11 @@ fn rest_of(target: &Target, id: u64, rpc: &str) -> Result<String, Failure> {
 async fn change(args: &Target, method: Method, path: String, done: &str) -> Result<Exit, Failure> {
     let client = target::connect(args)?;
     let value = client
-        .call(&Call::new(method, path, Safety::Once).deadline(DEADLINE))
+        .call(
+            &Call::new(method, path, Safety::Once)
+                .deadline(DEADLINE)
+                .retry_for(RETRY_FOR),
+        )
         .await?;
     match args.output {
         Output::Json => print(&format!("{value}\n")),

@@ -36,7 +36,7 @@ pub async fn status(args: &Target) -> Result<Exit, Failure> {
 
 fn text(cluster: &ClusterInfo) -> String {
     let mut text = format!(
-        "cluster {} ({})\nleader {}, term {}\n\n",
+        "cluster {} ({})\nleader {}, term {}\nfeature level {}{}\n\n",
         cluster.cluster_name,
         or_dash(cluster.cluster_id.as_deref()),
         cluster.leader.map_or_else(
@@ -44,6 +44,15 @@ fn text(cluster: &ClusterInfo) -> String {
             |l| l.to_string()
         ),
         cluster.term,
+        cluster.feature_level,
+        if cluster.feature_level < cluster.supported_feature_level {
+            format!(
+                " (this build has {}: it comes into force when every coordinator runs such a build)",
+                cluster.supported_feature_level
+            )
+        } else {
+            String::new()
+        },
     );
     let mut table = Table::new(&["COORDINATOR", "ROLE", "RPC", "REST", "LAST LOG", "APPLIED"]);
     for member in &cluster.coordinators {
@@ -98,6 +107,7 @@ mod tests {
             cluster_name: "test".into(),
             leader_epoch: Some(9),
             feature_level: 1,
+            supported_feature_level: 1,
             answered_by: 1,
             version: "0".into(),
             coordinators: vec![CoordinatorInfo {
@@ -122,6 +132,7 @@ mod tests {
         };
         let shown = text(&cluster);
         assert!(shown.contains("leader 1, term 3"), "{shown}");
+        assert!(shown.contains("feature level 1\n"), "{shown}");
         assert!(shown.contains("1 worker, 1 of 2 slots free"), "{shown}");
         assert!(shown.contains("120 ms ago"), "{shown}");
         assert!(

@@ -76,15 +76,18 @@ pub fn supervisor(dir: &Path) -> Option<PidStamp> {
     Some(file.supervisor).filter(|stamp| pids::alive(*stamp))
 }
 
-/// Processes that a supervisor started and that still run, workers first.
+/// Processes that a supervisor started and that still run, workers first. One that was killed just after it had started
+/// a child could not write that down any more: such a child is known by its configuration file.
 #[must_use]
 pub fn left_running(dir: &Path) -> Vec<Vec<PidStamp>> {
     let file: Option<SupervisorFile> = read_json(&supervisor_path(dir)).ok().flatten();
-    let children: Vec<(String, PidStamp)> = file
-        .into_iter()
-        .flat_map(|f| f.children)
-        .filter(|(_, stamp)| pids::alive(*stamp))
-        .collect();
+    let listed = file.into_iter().flat_map(|f| f.children);
+    let mut children: Vec<(String, PidStamp)> = listed.filter(|(_, stamp)| pids::alive(*stamp)).collect();
+    for found in pids::configured_in(&dir.join("conf")) {
+        if children.iter().all(|(_, known)| known.pid != found.1.pid) {
+            children.push(found);
+        }
+    }
     let roles: Vec<(&str, u64)> = children.iter().map(|(role, _)| (role.as_str(), 0)).collect();
     let stages = stop_order(&roles, None);
     stages

@@ -111,6 +111,7 @@ mod tests {
             cluster_name: String::new(),
             leader_epoch: None,
             feature_level: 1,
+            supported_feature_level: 1,
             answered_by: 1,
             version: String::new(),
             coordinators: Vec::new(),

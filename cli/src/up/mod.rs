@@ -3,6 +3,7 @@
 mod claim;
 mod health;
 mod layout;
+pub mod local;
 mod logs;
 mod policy;
 mod ports;
@@ -74,8 +75,9 @@ pub async fn up(args: &UpArgs) -> Result<Exit, Failure> {
         drop((claim, locks));
         return detached(&dir, args, &scripts).await;
     }
-    let running = start(&dir, &layout, &base, !args.no_restart).await?;
+    // Before the first process exists: a signal that comes while they are being started must stop them too.
     let stop = stop_signal().map_err(|e| Failure::error(format!("cannot listen for signals: {e}")))?;
+    let running = start(&dir, &layout, &base, !args.no_restart).await?;
     let outcome = tokio::select! {
         outcome = use_cluster(&dir, &running, &scripts) => outcome,
         () = stop => Ok(if scripts.is_empty() { Exit::Ok } else { Exit::Interrupted }),
@@ -240,20 +242,25 @@ async fn detached(dir: &Path, args: &UpArgs, scripts: &[Script]) -> Result<Exit,
         .open(&log_path)
         .with_context(|| format!("cannot open {}", log_path.display()))?;
     let binary = std::env::current_exe().context("cannot find this program's own file")?;
-    let mut command = std::process::Command::new(binary);
+    let mut command = tokio::process::Command::new(binary);
     command.arg("supervise").arg("--dir").arg(dir);
     if args.no_restart {
         command.arg("--no-restart");
     }
     let second = log.try_clone().context("cannot share the log file")?;
     command.stdin(Stdio::null()).stdout(log).stderr(second);
-    let mut child = command.spawn().context("cannot start the supervisor")?;
-    let supervisor = pids::stamp(child.id());
+    // A signal that comes from here on stops the supervisor; it outlives this process otherwise.
+    let stop = stop_signal().map_err(|e| Failure::error(format!("cannot listen for signals: {e}")))?;
+    let mut child = command
+        .kill_on_drop(false)
+        .spawn()
+        .context("cannot start the supervisor")?;
+    let pid = child.id().context("the supervisor has ended before it began")?;
+    let supervisor = pids::stamp(pid);
     let (ended, mut trouble) = watch::channel(Vec::new());
     let watched = log_path.clone();
-    // Waits on a thread of its own: the process outlives this one.
-    std::thread::spawn(move || {
-        if let Ok(status) = child.wait() {
+    tokio::spawn(async move {
+        if let Ok(status) = child.wait().await {
             let reason = format!(
                 "the supervisor has ended ({}); the end of {}:\n{}",
                 policy::Death::of(status),
@@ -263,7 +270,6 @@ async fn detached(dir: &Path, args: &UpArgs, scripts: &[Script]) -> Result<Exit,
             ended.send_modify(|reasons| reasons.push(reason));
         }
     });
-    let stop = stop_signal().map_err(|e| Failure::error(format!("cannot listen for signals: {e}")))?;
     let outcome = tokio::select! {
         outcome = leave_running(dir, &mut trouble, scripts) => outcome,
         () = stop => Ok(Exit::Interrupted),

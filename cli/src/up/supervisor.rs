@@ -82,12 +82,12 @@ impl Running {
             given_up,
         };
         for index in 0..supervisor.children.len() {
-            if let Err(error) = supervisor.spawn(index) {
+            // Told after each one: should this process be killed now, the next start finds and stops those that run.
+            if let Err(error) = supervisor.spawn(index).and_then(|()| supervisor.publish()) {
                 supervisor.stop_all().await;
                 return Err(error.into());
             }
         }
-        supervisor.publish()?;
         let task = tokio::spawn(supervisor.watch(inbox, stop_reader));
         Ok(Self {
             stop,

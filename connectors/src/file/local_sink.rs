@@ -6,6 +6,7 @@ use super::part::{ClosedPart, Failure, PartWriter};
 use super::stream::io_error;
 use crate::format::Format;
 use arrow::record_batch::RecordBatch;
+use holdfast_common::inject::{self, bugs, points};
 use holdfast_common::{AttemptId, CheckpointId, JobId};
 use holdfast_dataflow::connector::{Committable, ConnectorError, PrepareJob, Sink, SinkContext, SinkWriter};
 use rustix::fs::{CWD, RenameFlags};
@@ -17,11 +18,18 @@ use std::path::{Path, PathBuf};
 
 const VERSION: u32 = 1;
 
+/// Listings of recovery before it gives up: a directory that is never clean has another writer.
+const SWEEPS_MAX: usize = 100;
+
+/// Makes a directory's names durable. Handed in, so that tests can fail it.
+pub(super) type SyncDirectory = fn(&Path) -> std::io::Result<()>;
+
 /// A checked sink table.
 pub(super) struct LocalSink {
     directory: PathBuf,
     format: Format,
     roll_bytes: u64,
+    sync: SyncDirectory,
 }
 
 /// A durable file that waits under a hidden name.
@@ -42,7 +50,68 @@ impl LocalSink {
             directory,
             format,
             roll_bytes,
+            sync: |directory| File::open(directory)?.sync_all(),
         }
+    }
+
+    /// With another way to make a directory durable.
+    #[cfg(test)]
+    pub(super) fn syncing_by(mut self, sync: SyncDirectory) -> Self {
+        self.sync = sync;
+        self
+    }
+
+    fn sync_directory(&self, directory: &Path) -> Result<(), ConnectorError> {
+        (self.sync)(directory).map_err(|e| sync_error(directory, &e))
+    }
+
+    /// Names in the directory; none if it does not exist.
+    fn list(&self) -> Result<Vec<String>, ConnectorError> {
+        let failed = |e: std::io::Error| io_error("list", &self.directory, &e);
+        let entries = match std::fs::read_dir(&self.directory) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(failed)?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            // Names that are no UTF-8 are nobody's of ours.
+            names.extend(entry.map_err(failed)?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    /// Removes abandoned files until a listing shows none, and then once more.
+    ///
+    /// A commit that still runs elsewhere, of a checkpoint that is being undone, may give a file its visible name while
+    /// the directory is listed, so that the listing shows neither name. It can do so once per file, and not after the
+    /// hidden name was removed: the second of two listings shows what the first one missed, and after a listing without
+    /// abandoned files nothing of them can come back.
+    pub(super) fn sweep(
+        &self,
+        mut list: impl FnMut() -> Result<Vec<String>, ConnectorError>,
+        is_abandoned: impl Fn(&str) -> bool,
+    ) -> Result<(), ConnectorError> {
+        let mut clean = 0;
+        for _ in 0..SWEEPS_MAX {
+            let abandoned: Vec<String> = list()?.into_iter().filter(|name| is_abandoned(name)).collect();
+            clean = if abandoned.is_empty() { clean + 1 } else { 0 };
+            if clean == 2 {
+                return Ok(());
+            }
+            for name in abandoned {
+                let path = self.directory.join(name);
+                match std::fs::remove_file(&path) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(io_error("remove", &path, &e));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Err(ConnectorError::Io(format!(
+            "'{}' keeps getting files of abandoned attempts",
+            self.directory.display()
+        )))
     }
 }
 
@@ -68,6 +137,7 @@ impl Sink for LocalSink {
             names,
             subtask: context.subtask,
             parts,
+            sync: self.sync,
         }))
     }
 
@@ -77,13 +147,17 @@ impl Sink for LocalSink {
 
     fn commit(&self, _checkpoint: CheckpointId, committables: &[Committable]) -> Result<(), ConnectorError> {
         let mut touched = BTreeSet::new();
-        for committable in committables {
+        for (index, committable) in committables.iter().enumerate() {
+            if index > 0 {
+                inject::point(points::WORKER_COMMIT_BETWEEN)
+                    .map_err(|e| io_error("commit to", &self.directory, &e))?;
+            }
             let prepared = decode(&committable.data)?;
             publish(&prepared)?;
             touched.insert(prepared.dir);
         }
         // Also when every file was there already: the run that renamed them may have died before this.
-        touched.iter().try_for_each(|dir| sync_directory(dir))
+        touched.iter().try_for_each(|dir| self.sync_directory(dir))
     }
 
     fn recover(
@@ -92,32 +166,16 @@ impl Sink for LocalSink {
         attempt: AttemptId,
         restored: Option<CheckpointId>,
     ) -> Result<(), ConnectorError> {
-        let failed = |e: std::io::Error| io_error("list", &self.directory, &e);
-        let entries = match std::fs::read_dir(&self.directory) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(failed)?,
+        let is_abandoned = |name: &str| {
+            let parsed = names::parse(name, job, self.format.extension());
+            parsed.is_some_and(|name| name.is_abandoned(attempt, restored))
         };
-        for entry in entries {
-            let entry = entry.map_err(failed)?;
-            let file_name = entry.file_name();
-            let Some(name) = file_name
-                .to_str()
-                .and_then(|n| names::parse(n, job, self.format.extension()))
-            else {
-                continue;
-            };
-            if name.is_abandoned(attempt, restored) {
-                let path = entry.path();
-                match std::fs::remove_file(&path) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(io_error("remove", &path, &e));
-                    }
-                    _ => {}
-                }
-            }
+        self.sweep(|| self.list(), is_abandoned)?;
+        if !self.directory.exists() {
+            return Ok(());
         }
         // Also when nothing was left: whoever removed it may have died before this.
-        sync_directory(&self.directory)
+        self.sync_directory(&self.directory)
     }
 
     fn location(&self) -> Option<String> {
@@ -157,6 +215,7 @@ fn publish(prepared: &PreparedFile) -> Result<(), ConnectorError> {
     }
     match rename_noreplace(&tmp, &name) {
         Ok(()) => Ok(()),
+        Err(_) if name.exists() && inject::bug(bugs::COMMIT_NOT_IDEMPOTENT) => write_again(&name),
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
             check_published(prepared, &tmp, &name)?;
             std::fs::remove_file(&tmp).map_err(|e| io_error("remove", &tmp, &e))
@@ -220,10 +279,17 @@ fn rename_noreplace(from: &Path, to: &Path) -> std::io::Result<()> {
     }
 }
 
-fn sync_directory(directory: &Path) -> Result<(), ConnectorError> {
-    File::open(directory)
-        .and_then(|d| d.sync_all())
-        .map_err(|e| io_error("sync the directory", directory, &e))
+fn sync_error(path: &Path, error: &std::io::Error) -> ConnectorError {
+    ConnectorError::Sync(io_error("sync", path, error).to_string())
+}
+
+/// A seeded bug: the rows of a committed file once more, under another name.
+fn write_again(name: &Path) -> Result<(), ConnectorError> {
+    let extension = name.extension().unwrap_or_default().to_string_lossy();
+    let again = name.with_extension(format!("again.{extension}"));
+    std::fs::copy(name, &again)
+        .map(|_| ())
+        .map_err(|e| io_error("copy", name, &e))
 }
 
 struct LocalWriter {
@@ -231,6 +297,7 @@ struct LocalWriter {
     names: WriterNames,
     subtask: u32,
     parts: PartWriter,
+    sync: SyncDirectory,
 }
 
 impl SinkWriter for LocalWriter {
@@ -247,6 +314,7 @@ impl SinkWriter for LocalWriter {
             checkpoint,
             parts,
             failure: self.parts.failure.clone(),
+            sync: self.sync,
         };
         Ok(Box::new(move || job.run()))
     }
@@ -260,6 +328,7 @@ struct Prepare {
     checkpoint: CheckpointId,
     parts: Vec<ClosedPart>,
     failure: Failure,
+    sync: SyncDirectory,
 }
 
 impl Prepare {
@@ -277,10 +346,14 @@ impl Prepare {
 
     fn make_durable(&self, parts: Vec<ClosedPart>) -> Result<Vec<Committable>, ConnectorError> {
         let mut committables = Vec::with_capacity(parts.len());
+        let synced = !inject::bug(bugs::PREPARE_NOT_SYNCED);
         for (index, part) in parts.into_iter().enumerate() {
             let tmp = self.names.pending(part.number, self.checkpoint);
             let path = part.temp.path();
-            part.file.sync_all().map_err(|e| io_error("sync", path, &e))?;
+            if synced {
+                // The rows come back by replay into another file: this one is never synced again.
+                part.file.sync_all().map_err(|e| sync_error(path, &e))?;
+            }
             rename_noreplace(path, &self.directory.join(&tmp)).map_err(|e| io_error("rename", path, &e))?;
             part.temp.keep();
             let prepared = PreparedFile {
@@ -292,6 +365,9 @@ impl Prepare {
                 crc32c: part.crc32c,
                 rows: part.rows,
             };
+            if inject::bug(bugs::VISIBLE_ON_PREPARE) {
+                publish(&prepared)?;
+            }
             committables.push(Committable {
                 checkpoint: self.checkpoint,
                 subtask: self.subtask,
@@ -299,7 +375,9 @@ impl Prepare {
                     .map_err(|e| ConnectorError::Definition(format!("the sink's path is no UTF-8: {e}")))?,
             });
         }
-        sync_directory(&self.directory)?;
+        if synced {
+            (self.sync)(&self.directory).map_err(|e| sync_error(&self.directory, &e))?;
+        }
         Ok(committables)
     }
 }

@@ -1,12 +1,17 @@
-//! Reads a subtask's files one after the other, by name. In a watched directory it looks for new files and for files that
-//! grow: a file counts as complete once it has not changed for one interval, and what is appended later is a split of
-//! its own, so that a finished file never holds the watermark back.
+//! Reads a subtask's files: one after the other by name, or, in a table with event time, the one that is furthest behind
+//! next. All are splits from the start, so that no row is late because of the order in which files are read; reading them
+//! in step keeps event time from standing still until the last one. (Flink counts a file only once it is being read: it
+//! advances event time by the first file's rows, and drops those of the next as late.)
+//!
+//! In a watched directory it looks for new files and for files that grow: a file counts as complete once it has not
+//! changed for one interval, and what is appended later is a split of its own, so that a finished file never holds the
+//! watermark back.
 
 use super::position::{Position, file_of, owner};
 use super::source::FileTable;
 use super::stream::{Stamp, Stream, is_gzip, stamp, tail};
 use crate::format::{Decoded, Decoder};
-use holdfast_common::limits::SOURCE_POLL_BYTES_MAX;
+use holdfast_common::limits::{SOURCE_FILES_OPEN_MAX, SOURCE_POLL_BYTES_MAX};
 use holdfast_dataflow::connector::{
     ConnectorError, SourceBatch, SourceContext, SourcePoll, SourceReader, SplitState,
 };
@@ -20,8 +25,8 @@ pub(super) struct FileReader {
     table: Arc<FileTable>,
     context: SourceContext,
     splits: Vec<Split>,
-    /// The open file and the split it belongs to.
-    open: Option<(usize, Stream)>,
+    /// Open files by split.
+    open: BTreeMap<usize, Stream>,
     decoder: Decoder,
     /// Finished splits that were not reported yet.
     finished: VecDeque<usize>,
@@ -64,7 +69,7 @@ impl FileReader {
             table,
             context,
             splits: Vec::new(),
-            open: None,
+            open: BTreeMap::new(),
             decoder,
             finished: VecDeque::new(),
             next_scan_ms: 0,
@@ -196,20 +201,28 @@ impl FileReader {
         Ok(())
     }
 
-    /// The next split to read: the open one, else the first that is neither finished nor at rest.
-    fn next_split(&self) -> Option<usize> {
-        if let Some((index, _)) = &self.open {
-            return Some(*index);
-        }
+    /// The next split to read: the open one, else the first that is neither finished nor at rest. By event time, the
+    /// least of those that may be read side by side.
+    fn next_split(&self, event_time_ms: Option<&dyn Fn(usize) -> i64>) -> Option<usize> {
         let now = self.now_ms();
-        self.splits
-            .iter()
-            .position(|s| !s.finished && s.rest_until_ms <= now)
+        let mut readable = (0..self.splits.len()).filter(|i| {
+            let split = &self.splits[*i];
+            !split.finished && split.rest_until_ms <= now
+        });
+        match event_time_ms {
+            None => {
+                let open = self.open.keys().next().copied();
+                open.or_else(|| readable.next())
+            }
+            Some(time) => readable
+                .take(SOURCE_FILES_OPEN_MAX)
+                .min_by_key(|split| (time(*split), *split)),
+        }
     }
 
     /// Opens a split's file at its position. `false` if it is to rest first.
     fn open(&mut self, index: usize) -> Result<bool, ConnectorError> {
-        if self.open.is_some() {
+        if self.open.contains_key(&index) {
             return Ok(true);
         }
         let rest_until_ms = self
@@ -229,13 +242,13 @@ impl FileReader {
         }
         split.position.size = stamp.size;
         split.position.mtime_ns = stamp.mtime_ns;
-        self.open = Some((index, stream));
+        self.open.insert(index, stream);
         Ok(true)
     }
 
     /// Parses until `max_rows` rows are gathered, the poll's share of input is used up or the file ends.
     fn step(&mut self, index: usize, max_rows: usize) -> Result<Step, ConnectorError> {
-        let Some((_, stream)) = &mut self.open else {
+        let Some(stream) = self.open.get_mut(&index) else {
             return Ok(Step::More);
         };
         let split = &mut self.splits[index];
@@ -283,7 +296,7 @@ impl FileReader {
     }
 
     fn finish(&mut self, index: usize) {
-        self.open = None;
+        self.open.remove(&index);
         let split = &mut self.splits[index];
         // What was appended after the file was opened may have been read, too.
         if is_gzip(&split.path).is_ok_and(|gzip| !gzip) {
@@ -296,7 +309,7 @@ impl FileReader {
     /// A watched file has no more for now: look again after an interval, and take it as complete if it has not changed.
     fn rest(&mut self, index: usize, interval: Duration) {
         let until = self.now_ms() + millis(interval);
-        self.open = None;
+        self.open.remove(&index);
         let split = &mut self.splits[index];
         split.seen = Some(Stamp {
             size: split.position.size,
@@ -333,8 +346,12 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-impl SourceReader for FileReader {
-    fn poll(&mut self, max_rows: usize) -> Result<SourcePoll, ConnectorError> {
+impl FileReader {
+    fn poll_by(
+        &mut self,
+        max_rows: usize,
+        event_time_ms: Option<&dyn Fn(usize) -> i64>,
+    ) -> Result<SourcePoll, ConnectorError> {
         if let Some(interval) = self.table.monitor
             && self.now_ms() >= self.next_scan_ms
         {
@@ -344,7 +361,7 @@ impl SourceReader for FileReader {
         if let Some(index) = self.finished.pop_front() {
             return Ok(SourcePoll::SplitFinished(index));
         }
-        let Some(index) = self.next_split() else {
+        let Some(index) = self.next_split(event_time_ms) else {
             return Ok(self
                 .table
                 .monitor
@@ -363,6 +380,20 @@ impl SourceReader for FileReader {
             Some(batch) => Ok(SourcePoll::Batch(batch)),
             None => Ok(SourcePoll::Pending(Duration::ZERO)),
         }
+    }
+}
+
+impl SourceReader for FileReader {
+    fn poll(&mut self, max_rows: usize) -> Result<SourcePoll, ConnectorError> {
+        self.poll_by(max_rows, None)
+    }
+
+    fn poll_least(
+        &mut self,
+        max_rows: usize,
+        event_time_ms: &dyn Fn(usize) -> i64,
+    ) -> Result<SourcePoll, ConnectorError> {
+        self.poll_by(max_rows, Some(event_time_ms))
     }
 
     fn splits(&self) -> Vec<String> {

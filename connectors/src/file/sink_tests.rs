@@ -398,3 +398,103 @@ fn s3_needs_its_feature() {
     let error = registry().sink(&table).err().unwrap();
     assert!(error.to_string().contains("without s3"), "{error}");
 }
+
+/// A sink on `world`'s directory that makes directories durable in its own way.
+fn local(world: &World, sync: super::local_sink::SyncDirectory) -> super::local_sink::LocalSink {
+    use crate::options::Options;
+    let table = test_table("filesystem", &[("path", "x"), ("format", "csv")], &COLUMNS);
+    let options = Options::new(&table, &["path", "format"]).unwrap();
+    let format = crate::format::Format::new(&options).unwrap();
+    super::local_sink::LocalSink::new(world.path.clone().into(), format, 1 << 20).syncing_by(sync)
+}
+
+#[test]
+fn a_failed_sync_of_the_directory_is_no_error_to_be_tried_again() {
+    let world = World::new(None, &[]);
+    let mut writer = world.writer(1, 0);
+    writer.write(&rows(0..1)).unwrap();
+    let committables = prepare(&mut *writer, 1);
+    let broken = local(&world, |_| Err(std::io::Error::other("the disk is gone")));
+    for result in [
+        broken.commit(CheckpointId(1), &committables),
+        broken.recover(JOB, AttemptId(2), Some(CheckpointId(1))),
+    ] {
+        let error = result.unwrap_err();
+        assert!(
+            matches!(&error, ConnectorError::Sync(m) if m.contains("the disk is gone")),
+            "{error}"
+        );
+    }
+    // A writer whose output cannot be made durable has lost it: the attempt fails with it.
+    let context = SinkContext {
+        job: JOB,
+        attempt: AttemptId(2),
+        uid: "sink".into(),
+        subtask: 0,
+        clock: Arc::new(SystemClock),
+        tmp_dir: world.dir.path().join("tmp"),
+    };
+    let mut writer = broken.writer(context).unwrap();
+    writer.write(&rows(1..2)).unwrap();
+    assert!(matches!(
+        writer.prepare(CheckpointId(2)).unwrap()(),
+        Err(ConnectorError::Sync(_))
+    ));
+    assert!(writer.write(&rows(2..3)).is_err());
+    assert!(writer.prepare(CheckpointId(3)).is_err());
+}
+
+#[test]
+fn recovery_syncs_the_directory_even_if_nothing_was_left_to_remove() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static SYNCS: AtomicU32 = AtomicU32::new(0);
+    let world = World::new(None, &[]);
+    let sink = local(&world, |_| {
+        SYNCS.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    });
+    // Without a directory there is nothing to sync.
+    sink.recover(JOB, AttemptId(2), None).unwrap();
+    assert_eq!(SYNCS.load(Ordering::SeqCst), 0);
+    drop(world.writer(1, 0));
+    sink.recover(JOB, AttemptId(2), None).unwrap();
+    assert_eq!(SYNCS.load(Ordering::SeqCst), 1);
+}
+
+/// A worker that only seemed dead commits checkpoint 4 while another one goes back to checkpoint 3.
+#[test]
+fn a_commit_that_still_runs_cannot_bring_back_what_recovery_undoes() {
+    let world = World::new(None, &[]);
+    let mut writer = world.writer(5, 0);
+    let mut committables = Vec::new();
+    for checkpoint in [3, 4] {
+        writer.write(&rows(checkpoint..checkpoint + 1)).unwrap();
+        committables.push(prepare(&mut *writer, checkpoint.cast_unsigned()));
+    }
+    world.sink.commit(CheckpointId(3), &committables[0]).unwrap();
+    let is_abandoned = |name: &str| {
+        let name = super::names::parse(name, JOB, "csv");
+        name.is_some_and(|name| name.is_abandoned(AttemptId(6), Some(CheckpointId(3))))
+    };
+    let sink = local(&world, |_| Ok(()));
+    let mut listings = 0;
+    let list = || {
+        listings += 1;
+        let mut names: Vec<String> = world.all().into_keys().collect();
+        if listings == 1 {
+            // The stale commit renames its file in the middle of the first listing, which shows neither name.
+            names.retain(|name| !is_abandoned(name));
+            world.sink.commit(CheckpointId(4), &committables[1]).unwrap();
+        }
+        Ok(names)
+    };
+    sink.sweep(list, is_abandoned).unwrap();
+    assert!(listings >= 3, "{listings}");
+    assert_eq!(world.content(), "3,\n");
+    // And what it does later fails.
+    assert!(matches!(
+        world.sink.commit(CheckpointId(4), &committables[1]),
+        Err(ConnectorError::Conflict(_))
+    ));
+    assert_eq!(world.content(), "3,\n");
+}

@@ -285,6 +285,72 @@ fn a_watched_directory_takes_new_and_growing_files() {
 }
 
 #[test]
+fn a_watched_file_may_be_deleted_once_it_was_read() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (dir.path().join("a.csv"), dir.path().join("b.csv"));
+    append(&a, "1,x\n");
+    let world = World::new();
+    let source = source(dir.path(), &[("source.monitor-interval", "1 s")]);
+    let mut reader = world.open(&source, (0, 1), &[]).unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        seen.extend(ids(&mut *reader));
+        world.pass_ms(1_000);
+    }
+    std::fs::remove_file(&a).unwrap();
+    append(&b, "2,x\n");
+    // Checkpoints go on, now and after the next file.
+    let states = reader.snapshot().unwrap();
+    assert!(states[0].finished, "{states:?}");
+    seen.extend(ids(&mut *reader));
+    reader.snapshot().unwrap();
+    // And a restart neither misses the file nor reads anything twice.
+    let mut reader = world.open(&source, (0, 1), &states).unwrap();
+    let again = ids(&mut *reader);
+    assert_eq!((seen, again), (vec![1, 2], vec![2]));
+    reader.snapshot().unwrap();
+}
+
+/// Files that overlap in time are read in step, so that event time goes on before the last one is begun, and none of their
+/// rows is late.
+#[test]
+fn with_event_time_the_file_that_is_furthest_behind_is_read_next() {
+    let dir = TempDir::new().unwrap();
+    for (name, first) in [("a.csv", 0), ("b.csv", 10), ("c.csv", 1_000)] {
+        let rows: String = (first..first + 50).map(|n| format!("{n},x\n")).collect();
+        append(&dir.path().join(name), &rows);
+    }
+    let world = World::new();
+    let source = source(dir.path(), &[]);
+    let mut reader = world.open(&source, (0, 1), &[]).unwrap();
+    assert_eq!(reader.splits(), ["a.csv", "b.csv", "c.csv"]);
+    // The ids are the event times.
+    let mut reached = [i64::MIN; 3];
+    let (mut order, mut read, mut late) = (Vec::new(), 0, 0);
+    let mut finished = [false; 3];
+    loop {
+        let time = |split: usize| reached[split];
+        match reader.poll_least(10, &time).unwrap() {
+            SourcePoll::Batch(b) => {
+                let ids = b.rows.column(0).as_primitive::<Int64Type>().values().to_vec();
+                let open = (0..3).filter(|i| !finished[*i]).map(|i| reached[i]);
+                let event_time = open.min().unwrap();
+                late += ids.iter().filter(|id| **id < event_time).count();
+                read += ids.len();
+                reached[b.split] = ids[ids.len() - 1];
+                order.push(b.split);
+            }
+            SourcePoll::SplitFinished(split) => finished[split] = true,
+            SourcePoll::Pending(_) => {}
+            SourcePoll::End => break,
+        }
+    }
+    assert_eq!((read, late), (150, 0));
+    // One look at each, then the two that overlap in turns, and the last one at the end.
+    assert_eq!(order, [0, 1, 2, 0, 0, 1, 0, 1, 0, 1, 1, 2, 2, 2, 2]);
+}
+
+#[test]
 fn a_watched_file_that_shrinks_is_refused_and_a_compressed_one_may_arrive_slowly() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("x.csv.gz");

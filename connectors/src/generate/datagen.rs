@@ -24,6 +24,32 @@ const TABLE_KEYS: [&str; 4] = ["rows-per-second", "number-of-rows", "seed", "sca
 /// Beyond this a split is a handful of rows and checkpoints only grow.
 const SPLITS_MAX: u32 = 4096;
 
+/// The numbers of the rows of one batch.
+#[derive(Debug, Clone)]
+pub(super) struct RowNumbers {
+    pub(super) next: u64,
+    pub(super) stride: u64,
+    pub(super) left: usize,
+}
+
+impl Iterator for RowNumbers {
+    type Item = u64;
+
+    #[inline]
+    fn next(&mut self) -> Option<u64> {
+        self.left = self.left.checked_sub(1)?;
+        let row = self.next;
+        self.next = row.wrapping_add(self.stride);
+        Some(row)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for RowNumbers {}
+
 pub(super) struct Datagen {
     schema: SchemaRef,
     columns: Vec<ColumnRule>,
@@ -91,11 +117,15 @@ impl Generator for Datagen {
     }
 
     fn generate(&self, first: u64, stride: u64, count: usize) -> Result<RecordBatch, ConnectorError> {
-        let numbers = || (0..count as u64).map(move |k| first + k * stride);
+        let numbers = RowNumbers {
+            next: first,
+            stride,
+            left: count,
+        };
         let arrays = self
             .columns
             .iter()
-            .map(|rule| rule.array(&mut numbers()))
+            .map(|rule| rule.array(numbers.clone()))
             .collect();
         RecordBatch::try_new(self.schema.clone(), arrays)
             .map_err(|e| ConnectorError::Data(format!("cannot build generated rows: {e}")))

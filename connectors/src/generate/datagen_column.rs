@@ -1,5 +1,6 @@
 //! How `datagen` makes the values of one column. Pure: a value depends on the seed, the column and the row number only.
 
+use super::datagen::RowNumbers;
 use super::hash::Draws;
 use crate::format::time;
 use crate::options::Options;
@@ -241,8 +242,35 @@ impl ColumnRule {
         Some(bytes)
     }
 
+    /// Whole numbers without NULLs, the usual column: no decision per row.
+    fn plain_integers(&self, rows: RowNumbers) -> Option<Vec<i64>> {
+        if self.null_share > 0 {
+            return None;
+        }
+        match self.kind {
+            Kind::Sequence { start, .. } => Some(rows.map(|r| start.wrapping_add(r.cast_signed())).collect()),
+            Kind::Integer { min, max } => {
+                let width = u64::try_from(i128::from(max) - i128::from(min) + 1).ok()?;
+                let cell = |row| Draws::new(self.seed, self.stream, row).below(width);
+                Some(rows.map(|r| min.wrapping_add(cell(r).cast_signed())).collect())
+            }
+            _ => None,
+        }
+    }
+
     /// The values of these rows.
-    pub(super) fn array(&self, rows: &mut dyn Iterator<Item = u64>) -> ArrayRef {
+    pub(super) fn array(&self, rows: RowNumbers) -> ArrayRef {
+        if self.data_type == DataType::Int64
+            && let Some(values) = self.plain_integers(rows.clone())
+        {
+            return Arc::new(Int64Array::from(values));
+        }
+        if self.data_type == DataType::Int32
+            && let Some(values) = self.plain_integers(rows.clone())
+        {
+            // The column's bounds lie within its type.
+            return Arc::new(Int32Array::from_iter_values(values.into_iter().map(|v| v as i32)));
+        }
         match &self.data_type {
             DataType::Boolean => {
                 let bits = rows.map(|r| self.draws(r).map(|mut d| d.next() & 1 == 1));
@@ -283,12 +311,12 @@ impl ColumnRule {
 
     fn integers<'r, T: TryFrom<i64> + 'r>(
         &'r self,
-        rows: &'r mut dyn Iterator<Item = u64>,
+        rows: RowNumbers,
     ) -> impl Iterator<Item = Option<T>> + 'r {
         rows.map(|r| self.integer(r).and_then(|v| T::try_from(v).ok()))
     }
 
-    fn times(&self, unit: TimeUnit, rows: &mut dyn Iterator<Item = u64>) -> ArrayRef {
+    fn times(&self, unit: TimeUnit, rows: RowNumbers) -> ArrayRef {
         let factor = time::per_second(unit);
         let values = rows.map(|r| self.moment(r).map(|ms| ms.rem_euclid(MS_PER_DAY) * factor / 1000));
         let small = |v: Option<i64>| v.and_then(|v| i32::try_from(v).ok());
@@ -300,12 +328,7 @@ impl ColumnRule {
         }
     }
 
-    fn timestamps(
-        &self,
-        unit: TimeUnit,
-        zone: Option<Arc<str>>,
-        rows: &mut dyn Iterator<Item = u64>,
-    ) -> ArrayRef {
+    fn timestamps(&self, unit: TimeUnit, zone: Option<Arc<str>>, rows: RowNumbers) -> ArrayRef {
         let values = rows.map(|r| {
             let ms = self.moment(r)?;
             let nanos = u32::try_from(ms.rem_euclid(1000)).ok()? * 1_000_000;

@@ -43,6 +43,7 @@ impl Draws {
     }
 
     /// A number in [0, 1).
+    #[inline]
     pub(super) fn unit(&mut self) -> f64 {
         const SCALE: f64 = 1.0 / (1u64 << 53) as f64;
         (self.next() >> 11) as f64 * SCALE

@@ -5,6 +5,7 @@ use crate::command::{Command, Proposal, Rejection, Response};
 use crate::state::State;
 use crate::{checkpoints, jobs, kv, sessions, workers};
 use holdfast_common::LeaderEpoch;
+use holdfast_common::inject::{self, bugs};
 
 /// What carrying a command out gives: an answer, or the reason why nothing was done.
 pub(crate) type Outcome = Result<Response, Rejection>;
@@ -21,8 +22,10 @@ impl State {
         self.applied = index;
         self.now_ms = self.now_ms.max(proposal.proposed_ms);
         match &proposal.session {
-            Some(request) => sessions::apply_once(self, index, *request, &proposal.command),
-            None => self.execute(index, &proposal.command),
+            Some(request) if !inject::bug(bugs::NO_DEDUP) => {
+                sessions::apply_once(self, index, *request, &proposal.command)
+            }
+            _ => self.execute(index, &proposal.command),
         }
     }
 

@@ -6,6 +6,7 @@ use crate::command::{Command, Rejection, Response};
 use crate::jobs::{find, find_live, push_exception, require_current};
 use crate::state::{Checkpoint, CheckpointOutcome, Failure, Job, State};
 use holdfast_common::clock::UnixMillis;
+use holdfast_common::inject::{self, bugs};
 use holdfast_common::limits::{
     CHECKPOINT_HISTORY, CHECKPOINT_RESERVE_MAX, CHECKPOINTS_PER_JOB_MAX, EXCEPTION_TEXT_BYTES_MAX,
     NAME_BYTES_MAX,
@@ -136,6 +137,9 @@ fn failed(
     reason: &str,
     now_ms: UnixMillis,
 ) -> Outcome {
+    if inject::bug(bugs::STALE_ABORT) {
+        job.checkpoints.remove(&id);
+    }
     if job.checkpoints.contains_key(&id) {
         return Err(Rejection::Conflict(format!(
             "checkpoint {id} of job {} is complete",

@@ -9,6 +9,7 @@ use crate::apply::{Outcome, bounded};
 use crate::command::{Command, Rejection, Response};
 use crate::state::{Attempt, Failure, Job, JobStatus, SlotAssignment, State};
 use holdfast_common::clock::UnixMillis;
+use holdfast_common::inject::{self, bugs};
 use holdfast_common::limits::{
     ACTIVE_JOBS_MAX, ENDED_JOBS_MAX, EXCEPTION_TEXT_BYTES_MAX, EXCEPTIONS_PER_JOB, FAILURE_TIMES_PER_JOB,
     MAX_PARALLELISM_MAX, NAME_BYTES_MAX, SQL_TEXT_BYTES_MAX,
@@ -105,6 +106,7 @@ fn submit(state: &mut State, command: &Command) -> Outcome {
     let earlier = idempotency_key
         .as_ref()
         .and_then(|key| state.submissions.get(key))
+        .filter(|_| !inject::bug(bugs::SUBMIT_TWICE))
         .copied();
     if let Some(job) = earlier {
         return Ok(Response::Submitted { job, existing: true });

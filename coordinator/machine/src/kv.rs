@@ -3,6 +3,7 @@
 use crate::apply::Outcome;
 use crate::command::{Rejection, Response};
 use crate::state::{KvEntry, State};
+use holdfast_common::inject::{self, bugs};
 use holdfast_common::limits::{KV_ENTRIES_MAX, KV_KEY_BYTES_MAX, KV_VALUE_BYTES_MAX};
 
 /// Writes a key, if its revision is the expected one.
@@ -30,6 +31,7 @@ pub(crate) fn put(
     let current = state.kv.get(key).map_or(0, |entry| entry.revision);
     if let Some(expected) = if_revision
         && expected != current
+        && !inject::bug(bugs::CAS_IGNORES_VERSION)
     {
         return Err(Rejection::Revision { expected, current });
     }

@@ -2,7 +2,8 @@
 
 use crate::apply::{Outcome, bounded};
 use crate::command::{Command, Rejection, Response};
-use crate::state::{Cluster, LeaderClaim, State, Worker};
+use crate::state::{Cluster, JobStatus, LeaderClaim, State, Worker};
+use holdfast_common::inject::{self, bugs};
 use holdfast_common::limits::{NAME_BYTES_MAX, WORKERS_MAX};
 use holdfast_common::{ClusterId, Incarnation, LeaderEpoch, NodeId};
 
@@ -45,6 +46,12 @@ fn init_cluster(state: &mut State, id: ClusterId, name: &str) -> Response {
 
 fn claim(state: &mut State, index: u64, node: NodeId, incarnation: Incarnation) -> Response {
     let epoch = LeaderEpoch(index);
+    if inject::bug(bugs::RESURRECT_CANCELLED) {
+        let cancelled = [JobStatus::Cancelling, JobStatus::Canceled];
+        for job in state.jobs.values_mut().filter(|j| cancelled.contains(&j.status)) {
+            job.status = JobStatus::Restarting;
+        }
+    }
     state.leader = Some(LeaderClaim {
         epoch,
         node,

@@ -40,11 +40,11 @@ pub enum ProposeError {
     /// This coordinator does not lead (or cannot show that it does). The proposal was certainly not applied.
     #[error("this coordinator does not lead; the leader is {}", leader.map_or("unknown".to_owned(), |l| format!("coordinator {l}")))]
     NotLeader {
-        /// Who leads, as far as this one knows.
+        /// Who leads, as far as this one knows; `None` also while leadership is being handed over.
         leader: Option<NodeId>,
     },
-    /// Too many proposals are pending, or leadership is being handed over. Not applied.
-    #[error("too many proposals are pending, or leadership is being handed over: try again shortly")]
+    /// Too many proposals are pending. Not applied.
+    #[error("too many proposals are pending: try again shortly")]
     Busy,
     /// The entry is larger than the log takes. Not applied.
     #[error("the entry has {bytes} bytes, the log takes at most {limit}")]
@@ -219,6 +219,9 @@ pub enum LogStoreKind {
     RocksDb,
     /// Feature `sled`.
     Sled,
+    /// A simulator's disk; exists nowhere else.
+    #[doc(hidden)]
+    Simulated,
 }
 
 impl fmt::Display for LogStoreKind {
@@ -227,6 +230,7 @@ impl fmt::Display for LogStoreKind {
             Self::RaftLog => "raft-log",
             Self::RocksDb => "rocksdb",
             Self::Sled => "sled",
+            Self::Simulated => "simulated",
         })
     }
 }
@@ -239,6 +243,7 @@ impl FromStr for LogStoreKind {
             "raft-log" => Ok(Self::RaftLog),
             "rocksdb" => Ok(Self::RocksDb),
             "sled" => Ok(Self::Sled),
+            "simulated" if holdfast_runtime::is_simulated() => Ok(Self::Simulated),
             other => Err(UnknownName {
                 given: other.to_owned(),
                 expected: "raft-log, rocksdb, sled",

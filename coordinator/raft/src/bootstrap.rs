@@ -11,6 +11,7 @@ use crate::identity::peers_hash;
 use crate::net::Lane;
 use crate::types::{DirId, NodeInfo};
 use holdfast_common::NodeId;
+use holdfast_common::inject::{self, points};
 use holdfast_proto::raft as pb;
 use openraft::errors::{InitializeError, RaftError};
 use std::collections::BTreeMap;
@@ -226,6 +227,7 @@ async fn form(core: &Arc<Core>, dirs: &BTreeMap<u64, DirId>) -> Result<(), Strin
         members.insert(*id, node_info(addr, *dir));
     }
     tracing::info!(members = ?dirs.keys().collect::<Vec<_>>(), "forming the cluster");
+    inject::point(points::RAFT_BOOTSTRAP).map_err(|error| error.to_string())?;
     match core.raft.initialize(members).await {
         // Somebody else's vote or entry came first: then the cluster is there.
         Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}

@@ -80,27 +80,40 @@ impl Core {
         self.raft.metrics().borrow_watched().clone()
     }
 
-    /// Notes the first reason why the process must end.
+    /// Notes the first reason why the process must end. Whoever finds it finds that this coordinator does not lead.
     pub(crate) fn fail(&self, reason: String) {
+        if self.has_failed() {
+            return;
+        }
         if self.stopping.load(Ordering::Relaxed) {
             tracing::debug!(reason, "consensus has stopped");
         } else {
             tracing::error!(reason, "consensus has stopped, this coordinator must end");
         }
-        let _ = self.fatal.set(reason);
-        // Whoever waits for leadership looks at the metrics then.
+        // Both under the lock of the leadership that is watched: who wakes up finds the reason, and who has seen the
+        // reason waits here for the leadership.
         self.leadership.send_modify(|leadership| {
+            let _ = self.fatal.set(reason);
             leadership.is_leader = false;
             leadership.quorum_ok = false;
         });
     }
 
+    /// Whether [`Self::fail`] was called. Takes no lock.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.fatal.get().is_some()
+    }
+
+    /// Why consensus has stopped here, if it has. Never seen before [`crate::RaftHandle::watch_leadership`] says that
+    /// this coordinator does not lead: a stop that openraft alone knows of is published there first.
     pub(crate) fn fatal(&self) -> Option<String> {
         if let Some(reason) = self.fatal.get() {
             return Some(reason.clone());
         }
         let running = self.raft.metrics().borrow_watched().running_state.clone();
-        running.err().map(|fatal| describe(&fatal))
+        let reason = describe(&running.err()?);
+        self.fail(reason.clone());
+        Some(self.fatal.get().cloned().unwrap_or(reason))
     }
 
     /// Where a member is reached. The configuration goes before the log: it is newer, and a wrong address cannot do

@@ -1,6 +1,7 @@
 //! Small files that must survive a crash: written beside their name, synced, renamed, and the directory synced.
 //! Every step is a hook, so that tests can crash in between.
 
+use holdfast_common::inject::{self, points};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,20 @@ pub(crate) struct NoFaults;
 impl Faults for NoFaults {
     fn before(&self, _step: Step) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// The crash points of a snapshot's file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct CrashPoints;
+
+impl Faults for CrashPoints {
+    fn before(&self, step: Step) -> io::Result<()> {
+        match step {
+            Step::Rename => inject::point(points::RAFT_SNAPSHOT_WRITTEN),
+            Step::SyncDir => inject::point(points::RAFT_SNAPSHOT_RENAMED),
+            Step::Create | Step::Write | Step::Sync => Ok(()),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::snapshots::SnapshotDir;
 use crate::types::{Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
+use holdfast_common::inject::{self, points};
 use holdfast_machine::{Digest, Proposal, Response, State};
 use openraft::OptionalSend;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -109,6 +110,7 @@ impl StateMachine {
     /// Readers first, answers second: whoever is answered finds the effect in the state.
     fn publish(&mut self, answers: &mut Vec<(ApplyResponder<TypeConfig>, Response)>) {
         self.replica.publish();
+        inject::pass(points::RAFT_APPLY_AFTER);
         if let Some(last) = self.last_applied {
             self.view.applied.send_if_modified(|applied| {
                 let newer = *applied < last.index();
@@ -134,6 +136,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
+        inject::pass(points::RAFT_APPLY_BEFORE);
         let mut answers = Vec::new();
         let mut unpublished = 0;
         while let Some(next) = entries.next().await {
@@ -147,6 +150,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             }
         }
         self.publish(&mut answers);
+        self.replica.first_batch_ends();
         Ok(())
     }
 
@@ -167,10 +171,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
+        inject::point(points::RAFT_SNAPSHOT_INSTALL)?;
         let state = State::from_snapshot_bytes(&snapshot).map_err(io::Error::other)?;
         check_position(meta, &state)?;
         let (snapshots, stored) = (self.snapshots.clone(), meta.clone());
-        tokio::task::spawn_blocking(move || snapshots.store(&stored, &snapshot))
+        holdfast_runtime::blocking(move || snapshots.store(&stored, &snapshot))
             .await
             .map_err(io::Error::other)??;
         let applied = state.applied;
@@ -185,7 +190,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         let snapshots = self.snapshots.clone();
-        let read = tokio::task::spawn_blocking(move || snapshots.read_current())
+        let read = holdfast_runtime::blocking(move || snapshots.read_current())
             .await
             .map_err(io::Error::other)??;
         Ok(read.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
@@ -216,9 +221,10 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        inject::point(points::RAFT_SNAPSHOT_BUILD)?;
         check_position(&self.meta, &self.state)?;
         let (state, meta, snapshots) = (Arc::clone(&self.state), self.meta.clone(), self.snapshots.clone());
-        let body = tokio::task::spawn_blocking(move || {
+        let body = holdfast_runtime::blocking(move || {
             let body = Bytes::from(state.snapshot_bytes());
             snapshots.store(&meta, &body).map(|()| body)
         })

@@ -7,6 +7,7 @@ use crate::core::{Core, stopped};
 use crate::start::RuntimeGuard;
 use crate::types::{LogCommand, Metrics, TypeConfig};
 use holdfast_common::NodeId;
+use holdfast_common::inject::{self, bugs};
 use holdfast_common::limits::{LOG_ENTRY_BYTES_MAX, RPC_DEADLINE};
 use holdfast_machine::{Proposal, State};
 use openraft::ReadPolicy;
@@ -194,14 +195,18 @@ impl Core {
                 ProposeError::Unknown("the leader changed while the entry was on its way".to_owned())
             }
             RaftError::APIError(other) => ProposeError::Unknown(other.to_string()),
-            // It may have been written before consensus stopped: the caller ends anyway.
-            RaftError::Fatal(fatal) => stopped(&fatal),
+            // It may have been written, and replicated, before consensus stopped here: the next leader may apply it.
+            RaftError::Fatal(fatal) => ProposeError::Unknown(format!(
+                "consensus has stopped while the entry was on its way: {}",
+                crate::core::describe(&fatal)
+            )),
         }
     }
 
     fn not_leader(&self, forward: &ForwardToLeader<TypeConfig>) -> ProposeError {
         match forward.reason {
-            ForwardReason::LeadershipTransfer => ProposeError::Busy,
+            // Whoever it is handed to leads in a moment: callers wait for that, as when nobody is known to lead.
+            ForwardReason::LeadershipTransfer => ProposeError::NotLeader { leader: None },
             ForwardReason::NotLeader | ForwardReason::LeaseExpired => ProposeError::NotLeader {
                 leader: forward
                     .leader_id
@@ -214,6 +219,9 @@ impl Core {
     pub(crate) async fn read_index(&self) -> Result<u64, ProposeError> {
         if let Some(reason) = self.fatal() {
             return Err(ProposeError::Stopped(reason));
+        }
+        if inject::bug(bugs::STALE_READ) {
+            return Ok(self.view.state.load().applied);
         }
         let read = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
         let index = match tokio::time::timeout(RPC_DEADLINE, read).await {
@@ -234,6 +242,8 @@ impl Core {
     }
 
     pub(crate) fn metrics(&self) -> RaftMetrics {
+        // Before the rest: whoever sees that consensus has stopped must not see that it leads.
+        let fatal = self.fatal();
         let metrics = self.raft_metrics();
         let leadership = crate::leadership::leadership_of(self, &metrics);
         let index = |log_id: Option<crate::types::LogId>| log_id.map_or(0, |id| id.index());
@@ -245,7 +255,7 @@ impl Core {
             snapshot: index(metrics.snapshot),
             purged: index(metrics.purged),
             members: self.members(&metrics),
-            fatal: self.fatal(),
+            fatal,
             digest_mismatch: self.digest_mismatch.lock().clone(),
         }
     }
@@ -290,5 +300,32 @@ impl Core {
             }
         };
         membership.nodes().map(member).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster_for_tests::Cluster;
+
+    #[tokio::test]
+    async fn what_became_of_a_write_is_said_as_it_is() {
+        let cluster = Cluster::start(1).await;
+        let core = &cluster.node(cluster.leader().await).core;
+        // While leadership is handed over, nobody leads: callers wait for the next leader.
+        let forward = ForwardToLeader {
+            leader_id: Some(1),
+            leader_node: None,
+            reason: ForwardReason::LeadershipTransfer,
+        };
+        let transfer = RaftError::APIError(ClientWriteError::ForwardToLeader(forward));
+        assert_eq!(
+            core.write_error(transfer),
+            ProposeError::NotLeader { leader: None }
+        );
+        // It may have been replicated.
+        let stopped = RaftError::Fatal(openraft::errors::Fatal::Stopped);
+        assert!(matches!(core.write_error(stopped), ProposeError::Unknown(_)));
+        cluster.stop().await;
     }
 }

@@ -10,7 +10,6 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// Between two candidates: longer than a round of votes, or they would disturb each other.
@@ -89,8 +88,8 @@ async fn wait_until_gone(addr: &str) -> bool {
     false
 }
 
-async fn dial(addr: &str) -> Result<TcpStream, ErrorKind> {
-    match tokio::time::timeout(DIAL_DEADLINE, TcpStream::connect(addr)).await {
+async fn dial(addr: &str) -> Result<holdfast_runtime::Stream, ErrorKind> {
+    match tokio::time::timeout(DIAL_DEADLINE, holdfast_runtime::connect(addr)).await {
         Ok(connected) => connected.map_err(|error| error.kind()),
         Err(_) => Err(ErrorKind::TimedOut),
     }

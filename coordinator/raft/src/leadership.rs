@@ -1,7 +1,7 @@
 //! What this coordinator knows about who leads, for everyone who waits for it; and the first leader's first command.
 
 use crate::api::Leadership;
-use crate::core::{Core, describe};
+use crate::core::Core;
 use crate::types::Metrics;
 use holdfast_common::{ClusterId, NodeId};
 use holdfast_machine::{Command, Proposal};
@@ -47,15 +47,13 @@ pub(crate) async fn run(core: Weak<Core>) {
         {
             let Some(core) = core.upgrade() else { return };
             let seen = metrics.borrow_watched().clone();
-            if let Err(fatal) = &seen.running_state
-                && core.fatal().is_none_or(|known| known == describe(fatal))
-            {
-                core.fail(describe(fatal));
+            if core.fatal().is_some() {
                 return;
             }
             let now = leadership_of(&core, &seen);
             core.leadership.send_if_modified(|was| {
-                let changed = *was != now;
+                // It may have failed since: what it says then is the last word.
+                let changed = *was != now && !core.has_failed();
                 if changed {
                     if (was.leader, was.is_leader, was.term) != (now.leader, now.is_leader, now.term) {
                         tracing::info!(leader = ?now.leader.map(|l| l.0), term = now.term, mine = now.is_leader, "leadership");

@@ -16,12 +16,17 @@ mod handle;
 mod hint;
 mod identity;
 mod leadership;
+#[doc(hidden)]
+pub mod log_bench;
 mod membership;
 mod net;
+mod removal;
 mod replica;
 mod snapshots;
 mod start;
 mod store;
+#[doc(hidden)]
+pub mod testing;
 mod types;
 
 #[cfg(test)]

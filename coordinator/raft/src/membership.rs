@@ -6,6 +6,7 @@ use crate::bootstrap::{Reply, probe};
 use crate::core::{Core, describe, node_info};
 use crate::types::{Metrics, TypeConfig};
 use holdfast_common::NodeId;
+use holdfast_common::inject::{self, points};
 use openraft::ChangeMembers;
 use openraft::Instant as _;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
@@ -13,7 +14,13 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Weak;
 use std::time::Duration;
+use tokio::time::Instant;
 
+/// A new member that acknowledges nothing for this long is taken for dead: it is some hundred heartbeats, and a
+/// snapshot on its way does not delay them.
+const NEW_MEMBER_SILENCE: Duration = Duration::from_secs(3);
+/// A majority that is missed for a moment, after an election or in a stall, is waited for.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(1);
 /// A new member must have the log within this time before it may vote.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(30);
 /// Entries that a member may lack and still count as caught up.
@@ -82,6 +89,7 @@ impl Core {
             )));
         }
         if membership.get_node(&id.0).is_none() {
+            crash_point()?;
             bounded(self.raft.add_learner(id.0, node, false)).await?;
         }
         self.promote(id.0).await
@@ -107,10 +115,16 @@ impl Core {
         {
             return Ok(());
         }
+        let mut answered = Instant::now();
         let caught_up = async {
             loop {
                 self.require_leader()?;
                 let metrics = self.raft_metrics();
+                if recently_acked(self, &metrics, id) {
+                    answered = Instant::now();
+                } else if answered.elapsed() > NEW_MEMBER_SILENCE {
+                    return Err(self.does_not_answer(id));
+                }
                 let behind = metrics
                     .last_log_index
                     .unwrap_or(0)
@@ -128,11 +142,20 @@ impl Core {
                     "coordinator {id} listens now, but does not keep up with the log yet"
                 ))
             })??;
+        crash_point()?;
         bounded(
             self.raft
                 .change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true),
         )
         .await
+    }
+
+    fn does_not_answer(&self, id: u64) -> MembershipError {
+        let addr = self.addr_of(id).map_or_else(String::new, |addr| addr.rpc);
+        MembershipError::Later(format!(
+            "coordinator {id} has stopped answering at {addr}: it listens to the log and does not vote. Start it, and \
+             add it again; or remove it"
+        ))
     }
 
     /// Removes a coordinator, which may be down, and may be this one.
@@ -147,6 +170,10 @@ impl Core {
         }
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         let ids = BTreeSet::from([id.0]);
+        if voters != ids {
+            self.require_majorities(&voters, id.0).await?;
+        }
+        crash_point()?;
         if !voters.contains(&id.0) {
             return bounded(
                 self.raft
@@ -164,6 +191,40 @@ impl Core {
                 .change_membership(ChangeMembers::RemoveVoters(ids), false),
         )
         .await
+    }
+
+    /// A change needs a majority of those that vote now and of those that vote then, and there is no way back from one
+    /// that is appended: until it commits, nothing else does.
+    async fn require_majorities(&self, voters: &BTreeSet<u64>, leaving: u64) -> Result<(), MembershipError> {
+        let remaining: BTreeSet<u64> = voters.iter().copied().filter(|id| *id != leaving).collect();
+        let patience = Instant::now() + REMOVAL_PATIENCE;
+        let silent = loop {
+            self.require_leader()?;
+            let metrics = self.raft_metrics();
+            let silent: BTreeSet<u64> = voters
+                .iter()
+                .copied()
+                .filter(|id| *id != self.id() && !recently_acked(self, &metrics, *id))
+                .collect();
+            if has_majority(voters, &silent) && has_majority(&remaining, &silent) {
+                return Ok(());
+            }
+            if Instant::now() > patience {
+                break silent;
+            }
+            tokio::time::sleep(POLL).await;
+        };
+        let named = |id: &u64| {
+            let addr = self.addr_of(*id).map_or_else(String::new, |addr| addr.rpc);
+            format!("coordinator {id} at {addr}")
+        };
+        let named: Vec<String> = silent.iter().map(named).collect();
+        Err(MembershipError::Later(format!(
+            "without coordinator {leaving} there would be no majority: not heard of within {:?}: {}. Nothing was \
+             changed. Start it, or remove it first",
+            self.config.profile.election_max(),
+            named.join(", ")
+        )))
     }
 
     /// Hands leadership over and waits for it to happen. Without a target, to the follower that is nearest.
@@ -200,6 +261,14 @@ impl Core {
         })?;
         Ok(NodeId(leader))
     }
+}
+
+fn has_majority(voters: &BTreeSet<u64>, silent: &BTreeSet<u64>) -> bool {
+    voters.difference(silent).count() > voters.len() / 2
+}
+
+fn crash_point() -> Result<(), MembershipError> {
+    inject::point(points::RAFT_MEMBERSHIP).map_err(|error| MembershipError::Later(error.to_string()))
 }
 
 fn matched(metrics: &Metrics, id: u64) -> Option<u64> {
@@ -321,36 +390,5 @@ pub(crate) async fn reconcile(core: Weak<Core>) {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use crate::cluster_for_tests::{Cluster, put, wait_until};
-    use crate::types::{Membership, NodeInfo, Payload};
-    use std::collections::{BTreeMap, BTreeSet};
-
-    /// A membership of two sets is what a leader leaves that dies between the two entries of a change.
-    #[tokio::test]
-    async fn a_change_left_half_done_is_finished() {
-        let cluster = Cluster::start(3).await;
-        let leader = cluster.leader().await;
-        let raft = &cluster.node(leader).core.raft;
-        let membership = cluster.node(leader).core.raft_metrics().membership_config;
-        let nodes: BTreeMap<u64, NodeInfo> =
-            membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
-        let wanted = BTreeSet::from([leader.0, cluster.others(leader)[0].0]);
-        let joint = Membership::new(vec![BTreeSet::from([1, 2, 3]), wanted.clone()], nodes).unwrap();
-        raft.append_membership(joint.clone(), Payload::Membership(joint), [])
-            .await
-            .unwrap();
-        wait_until("the second set alone votes", || {
-            let core = &cluster.node(leader).core;
-            core.raft_metrics()
-                .membership_config
-                .membership()
-                .get_joint_config()
-                == &vec![wanted.clone()]
-        })
-        .await;
-        cluster.node(leader).propose(put("a", 1)).await.unwrap();
-        cluster.stop().await;
-    }
-}
+#[path = "membership_tests.rs"]
+mod tests;

@@ -6,7 +6,8 @@
 //! writer copy it.
 
 use arc_swap::ArcSwap;
-use holdfast_machine::{Proposal, Response, State};
+use holdfast_common::inject::{self, bugs};
+use holdfast_machine::{Command, Proposal, Response, State};
 use std::sync::Arc;
 
 /// What readers hold.
@@ -15,6 +16,8 @@ pub(crate) type Published = Arc<ArcSwap<State>>;
 enum Applied {
     Proposal(u64, Arc<Proposal>),
     Skip(u64),
+    /// Of the seeded bug [`bugs::APPLY_TWICE`].
+    Again(u64, Proposal),
 }
 
 /// The writer's end.
@@ -27,6 +30,15 @@ pub(crate) struct Replica {
     /// What was applied to the spare state in the present batch.
     batch: Vec<Applied>,
     in_batch: bool,
+    /// Of the seeded bug [`bugs::APPLY_TWICE`].
+    repeat: Repeat,
+}
+
+/// What the seeded bug [`bugs::APPLY_TWICE`] remembers of the first batch, which after a restart is the log's.
+#[derive(Default)]
+struct Repeat {
+    batch_over: bool,
+    last: Option<Arc<Proposal>>,
 }
 
 impl Replica {
@@ -38,6 +50,7 @@ impl Replica {
             behind: Vec::new(),
             batch: Vec::new(),
             in_batch: false,
+            repeat: Repeat::default(),
         }
     }
 
@@ -49,8 +62,38 @@ impl Replica {
     pub(crate) fn apply(&mut self, index: u64, proposal: Proposal) -> Response {
         let state = self.writable();
         let response = state.apply(index, &proposal);
-        self.batch.push(Applied::Proposal(index, Arc::new(proposal)));
+        let proposal = Arc::new(proposal);
+        self.batch.push(Applied::Proposal(index, Arc::clone(&proposal)));
+        if inject::bug(bugs::APPLY_TWICE) {
+            self.apply_twice(index, proposal);
+        }
         response
+    }
+
+    /// The first entry after the first batch is followed by the batch's last one, without the request number and the
+    /// condition by which the state would notice.
+    fn apply_twice(&mut self, index: u64, proposal: Arc<Proposal>) {
+        if !self.repeat.batch_over {
+            self.repeat.last = Some(proposal);
+            return;
+        }
+        let Some(last) = self.repeat.last.take() else {
+            return;
+        };
+        let mut again = Proposal::clone(&last);
+        again.session = None;
+        if let Command::KvPut { if_revision, .. } = &mut again.command {
+            *if_revision = None;
+        }
+        let state = self.writable();
+        state.applied = index.saturating_sub(1);
+        state.apply(index, &again);
+        self.batch.push(Applied::Again(index, again));
+    }
+
+    /// Everything that was committed before a restart comes in the first batches.
+    pub(crate) fn first_batch_ends(&mut self) {
+        self.repeat.batch_over = true;
     }
 
     /// Takes note of an entry without a command.
@@ -99,6 +142,10 @@ impl Replica {
                         state.apply(index, &proposal);
                     }
                     Applied::Skip(index) => state.skip(index),
+                    Applied::Again(index, proposal) => {
+                        state.applied = index.saturating_sub(1);
+                        state.apply(index, &proposal);
+                    }
                 }
             }
         }
@@ -110,7 +157,6 @@ impl Replica {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use holdfast_machine::Command;
     use proptest::prelude::*;
 
     fn put(n: u8) -> Proposal {

@@ -4,7 +4,7 @@ use crate::api::{RaftConfig, StartError};
 use crate::bootstrap::{self, Decision};
 use crate::client_service::ClientService;
 use crate::core::Core;
-use crate::disk::{NoFaults, create_dir};
+use crate::disk::{CrashPoints, create_dir};
 use crate::fsm::StateMachine;
 use crate::handle::RaftHandle;
 use crate::identity::{DirLock, Identity};
@@ -13,11 +13,12 @@ use crate::net::{NetworkFactory, Peers};
 use crate::snapshots::SnapshotDir;
 use crate::store::{self, LogStore};
 use crate::types::{DirId, Raft};
-use crate::{digests, hint, leadership, membership};
+use crate::{digests, hint, leadership, membership, removal};
 use holdfast_common::clock::{SharedClock, SharedRandom};
 use holdfast_common::limits::RPC_MESSAGE_BYTES_MAX;
 use holdfast_proto::client::client_server::ClientServer;
 use holdfast_proto::raft::raft_server::RaftServer;
+use holdfast_runtime::{Bound, BoxFuture, Listener};
 use openraft::SnapshotPolicy;
 use openraft::{Config, LogIdOptionExt, StepDownPolicy};
 use parking_lot::Mutex;
@@ -42,6 +43,7 @@ pub struct RaftNode {
 
 /// Owns the runtime, and the directory's lock for as long as the runtime may write.
 pub(crate) struct RuntimeGuard {
+    /// `None` in a simulator, whose hosts bring a runtime of their own.
     running: Mutex<Option<(Runtime, DirLock)>>,
 }
 
@@ -80,24 +82,27 @@ impl RaftNode {
     /// See [`StartError`]. Nothing is left running.
     pub async fn start(
         config: RaftConfig,
-        listener: std::net::TcpListener,
+        listener: impl Into<Bound>,
         extra: tonic::service::Routes,
         clock: SharedClock,
         random: SharedRandom,
     ) -> Result<Self, StartError> {
-        Self::start_with(config, listener, extra, clock, random, |log| log).await
+        Self::start_with(config, listener.into(), extra, clock, random, |log| log).await
     }
 
     /// As [`Self::start`], with something between consensus and its log: faults, in tests.
     pub(crate) async fn start_with(
         config: RaftConfig,
-        listener: std::net::TcpListener,
+        listener: Bound,
         extra: tonic::service::Routes,
         clock: SharedClock,
         random: SharedRandom,
         between: impl FnOnce(LogStore) -> LogStore + Send + 'static,
     ) -> Result<Self, StartError> {
         check(&config)?;
+        if holdfast_runtime::is_simulated() {
+            return Self::start_here(config, listener, extra, clock, random, between).await;
+        }
         let lock = DirLock::take(&config.data_dir)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
@@ -131,6 +136,28 @@ impl RaftNode {
     }
 }
 
+impl RaftNode {
+    /// On the caller's runtime, which a simulator's host ends together with everything that runs on it.
+    async fn start_here(
+        config: RaftConfig,
+        listener: Bound,
+        extra: tonic::service::Routes,
+        clock: SharedClock,
+        random: SharedRandom,
+        between: impl FnOnce(LogStore) -> LogStore,
+    ) -> Result<Self, StartError> {
+        let core = Arc::new(open(Arc::new(config), clock, random, between).await?);
+        let handle = RaftHandle {
+            core: start(core, listener, extra).await?,
+            runtime: Arc::new(RuntimeGuard {
+                running: Mutex::new(None),
+            }),
+        };
+        crate::testing::register(&handle);
+        Ok(Self { handle })
+    }
+}
+
 fn check(config: &RaftConfig) -> Result<(), StartError> {
     let refuse = |text: String| Err(StartError::Config(text));
     if !config.peers.contains_key(&config.id) {
@@ -153,7 +180,7 @@ fn check(config: &RaftConfig) -> Result<(), StartError> {
 
 async fn start(
     core: Arc<Core>,
-    listener: std::net::TcpListener,
+    listener: Bound,
     extra: tonic::service::Routes,
 ) -> Result<Arc<Core>, StartError> {
     serve(&core, listener, extra)?;
@@ -170,6 +197,7 @@ async fn start(
     tokio::spawn(bootstrap::run(weak.clone()));
     tokio::spawn(membership::reconcile(weak.clone()));
     tokio::spawn(digests::run(weak.clone()));
+    tokio::spawn(removal::run(weak.clone()));
     tokio::spawn(hint::run(weak));
     Ok(core)
 }
@@ -200,7 +228,7 @@ async fn open(
             log_dir.display()
         )));
     }
-    let snapshots = SnapshotDir::open(&snapshot_dir, &config.cluster_name, Box::new(NoFaults))
+    let snapshots = SnapshotDir::open(&snapshot_dir, &config.cluster_name, Box::new(CrashPoints))
         .map_err(|error| storage(&snapshot_dir, format!("{error}. {REJOIN}")))?;
     let purged = log.bounds().map_err(read)?.purged.next_index();
     let covered = snapshots
@@ -222,6 +250,7 @@ async fn open(
         config: Arc::clone(&config),
         identity: Arc::clone(&identity),
         peers: Arc::clone(&peers),
+        asked_for: Arc::default(),
     };
     let raft = Raft::new(
         config.id.0,
@@ -268,15 +297,9 @@ fn openraft_config(config: &RaftConfig) -> Result<Config, StartError> {
     .map_err(|error| StartError::Setup(error.to_string()))
 }
 
-fn serve(
-    core: &Arc<Core>,
-    listener: std::net::TcpListener,
-    extra: tonic::service::Routes,
-) -> Result<(), StartError> {
+fn serve(core: &Arc<Core>, listener: Bound, extra: tonic::service::Routes) -> Result<(), StartError> {
     let setup = |error: std::io::Error| StartError::Setup(format!("cannot serve the gRPC port: {error}"));
-    listener.set_nonblocking(true).map_err(setup)?;
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(setup)?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let listener = listener.into_listener().map_err(setup)?;
     let raft = RaftServer::new(Server {
         core: Arc::clone(core),
     })
@@ -287,11 +310,19 @@ fn serve(
     })
     .max_decoding_message_size(RPC_MESSAGE_BYTES_MAX)
     .max_encoding_message_size(RPC_MESSAGE_BYTES_MAX);
-    let serving = tonic::transport::Server::builder()
+    let router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .add_routes(extra.add_service(raft).add_service(client))
-        .serve_with_incoming(incoming);
+        .add_routes(extra.add_service(raft).add_service(client));
+    let serving: BoxFuture<'static, Result<(), tonic::transport::Error>> = match listener {
+        Listener::Tcp(listener) => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            Box::pin(router.serve_with_incoming(incoming))
+        }
+        Listener::Simulated(listener) => {
+            Box::pin(router.serve_with_incoming(holdfast_runtime::incoming(listener)))
+        }
+    };
     let core = Arc::downgrade(core);
     tokio::spawn(async move {
         if let Err(error) = serving.await

@@ -55,8 +55,8 @@ impl LogBackend for FailingDisk {
         self.below.save_committed(committed)
     }
 
-    fn truncate_after(&self, last: Option<LogId>) -> io::Result<()> {
-        self.below.truncate_after(last)
+    fn truncate_after(&self, last: Option<LogId>, flushed: Flushed) -> io::Result<()> {
+        self.below.truncate_after(last, flushed)
     }
 
     fn purge(&self, upto: LogId) -> io::Result<()> {
@@ -96,23 +96,42 @@ async fn a_disk_that_fails_stops_the_coordinator_for_good() {
         })
     };
     let routes = tonic::service::Routes::default();
-    let node = RaftNode::start_with(config, listener, routes, Arc::new(SystemClock), random(), between)
-        .await
-        .unwrap();
+    let node = RaftNode::start_with(
+        config,
+        listener.into(),
+        routes,
+        Arc::new(SystemClock),
+        random(),
+        between,
+    )
+    .await
+    .unwrap();
     let handle = node.handle;
     wait_until("it leads", || handle.metrics().leadership.quorum_ok).await;
     handle.propose(put("a", 1)).await.unwrap();
 
+    // Looks without a pause from the side: once it has failed, nobody ever sees again that it leads.
+    let watched = handle.clone();
+    let watching = std::thread::spawn(move || {
+        while watched.metrics().fatal.is_none() {
+            std::thread::yield_now();
+        }
+        (0..1000).all(|_| {
+            !watched.watch_leadership().borrow().is_leader && !watched.metrics().leadership.is_leader
+        })
+    });
     failing.store(true, Ordering::Relaxed);
+    // It was written: in a larger cluster it might be on other disks.
     let error = handle.propose(put("b", 2)).await.unwrap_err();
-    assert!(
-        matches!(error, ProposeError::Stopped(_) | ProposeError::Unknown(_)),
-        "{error}"
-    );
+    assert!(matches!(error, ProposeError::Unknown(_)), "{error}");
     wait_until("the process is told to end", || handle.metrics().fatal.is_some()).await;
+    assert!(!handle.watch_leadership().borrow().is_leader);
     let error = handle.propose(put("c", 3)).await.unwrap_err();
     assert!(matches!(error, ProposeError::Stopped(_)), "{error}");
-    assert!(!handle.watch_leadership().borrow().is_leader);
+    assert!(
+        watching.join().unwrap(),
+        "it was seen to lead after it had failed"
+    );
     assert!(!handle.state().kv.contains_key("b"));
     handle.shutdown().await;
 }

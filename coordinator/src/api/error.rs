@@ -74,7 +74,7 @@ impl From<ProposeError> for ApiError {
                 Self::not_leader("this coordinator does not lead; the request had no effect")
             }
             ProposeError::Busy => Self::unavailable(
-                "the leader has too many pending writes; the request had no effect, try again",
+                "the leader has as many pending writes as it takes; the request had no effect, try again",
             ),
             ProposeError::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
             ProposeError::Unknown(reason) => Self::outcome_unknown(format!(

@@ -61,6 +61,11 @@ impl Forwarder {
         request: &Buffered,
         deadline: Duration,
     ) -> Result<Response<Body>, ForwardError> {
+        if holdfast_runtime::is_simulated() {
+            return Err(ForwardError::NotSent(
+                "there is no HTTP in a simulator".to_owned(),
+            ));
+        }
         let outgoing = outgoing(rest, request).map_err(|e| ForwardError::NotSent(e.to_string()))?;
         let exchange = async {
             let answer = self.client.request(outgoing).await.map_err(|error| {

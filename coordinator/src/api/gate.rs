@@ -44,8 +44,7 @@ fn way(leadership: &Leadership, own: NodeId) -> Way {
 
 /// The middleware around every route that needs the leader.
 pub(crate) async fn gate(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let reads = request.method() == Method::GET;
-    if reads && asks_for_stale(request.uri().query()) {
+    if reads(request.method()) && asks_for_stale(request.uri().query()) {
         return next.run(request).await;
     }
     let forwarded = request.headers().contains_key(FORWARDED);
@@ -55,6 +54,11 @@ pub(crate) async fn gate(State(api): State<Arc<Api>>, request: Request, next: Ne
             .unwrap_or_else(ApiError::into_response),
         Err(error) => error.into_response(),
     }
+}
+
+/// Reads, HEAD among them, are answered after ReadIndex and may be sent again; everything else may have an effect.
+fn reads(method: &Method) -> bool {
+    method.is_safe()
 }
 
 fn asks_for_stale(query: Option<&str>) -> bool {
@@ -129,9 +133,7 @@ async fn through(api: &Api, request: &Buffered, forwarded: bool, next: Next) -> 
                 Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => last_failure = format!("coordinator {leader} does not lead any more"),
                 Err(ForwardError::NotSent(reason)) => last_failure = reason,
-                Err(ForwardError::Unanswered(reason)) if request.method == Method::GET => {
-                    last_failure = reason
-                }
+                Err(ForwardError::Unanswered(reason)) if reads(&request.method) => last_failure = reason,
                 Err(ForwardError::Unanswered(reason)) => {
                     return Err(ApiError::outcome_unknown(format!(
                         "the leader gave no answer ({reason}); the request may or may not have taken effect"
@@ -174,16 +176,19 @@ async fn here(
     next: Next,
     give_up: Instant,
 ) -> Result<Option<Response>, ApiError> {
-    if request.method == Method::GET {
+    if reads(&request.method) {
         match tokio::time::timeout_at(give_up, api.deps.handle.read_index()).await {
             Ok(Ok(_)) => {}
-            Ok(Err(ProposeError::NotLeader { .. })) => return Ok(None),
             Ok(Err(ProposeError::Stopped(reason))) => {
                 return Err(ApiError::unavailable(format!(
                     "this coordinator is stopping or has failed: {reason}"
                 )));
             }
-            Ok(Err(error)) => return Err(no_leader(&error.to_string())),
+            // Reading has no effect: whatever the reason, the next try may find a leader.
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a read waits for a leader");
+                return Ok(None);
+            }
             Err(_) => {
                 return Err(no_leader(
                     "no majority confirmed that this coordinator still leads",
@@ -235,6 +240,13 @@ mod tests {
         assert_eq!(way(&leadership(Some(1), false), own), Way::To(NodeId(1)));
         assert_eq!(way(&leadership(None, false), own), Way::Nobody);
         assert_eq!(way(&leadership(Some(2), false), own), Way::Nobody);
+    }
+
+    #[test]
+    fn every_safe_method_reads_linearizably() {
+        assert!([Method::GET, Method::HEAD, Method::OPTIONS].iter().all(reads));
+        let writes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+        assert!(!writes.iter().any(reads));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod error;
 mod forward;
 mod gate;
 mod handlers;
+mod levels;
 mod metrics;
 mod plans;
 mod remembered;
@@ -16,6 +17,7 @@ mod submit;
 pub mod view;
 
 pub use error::ApiError;
+pub use levels::Members;
 pub use server::serve;
 
 use crate::live::{LiveReceiver, LiveView};

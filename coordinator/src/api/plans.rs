@@ -84,7 +84,7 @@ pub(crate) async fn plan(
     base: Configuration,
     registry: Arc<dyn ConnectorRegistry>,
 ) -> Result<Result<JobGraph, PlanError>, String> {
-    tokio::task::spawn_blocking(move || holdfast_sql::plan(&sql, &base, registry.as_ref()))
+    holdfast_runtime::blocking(move || holdfast_sql::plan(&sql, &base, registry.as_ref()))
         .await
         .map_err(|error| format!("the planner failed: {error}"))
 }

@@ -10,6 +10,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use holdfast_common::inject::{self, bugs, points};
 use holdfast_common::limits::{
     IDEMPOTENCY_KEY_BYTES_MAX, KV_KEY_BYTES_MAX, KV_VALUE_BYTES_MAX, SQL_TEXT_BYTES_MAX,
 };
@@ -96,6 +97,7 @@ pub(crate) async fn submit(
     if let Some(job) = key
         .as_ref()
         .and_then(|k| api.deps.handle.state().submissions.get(k).copied())
+        .filter(|_| !inject::bug(bugs::SUBMIT_TWICE))
     {
         return Ok(accepted(job, true));
     }
@@ -112,6 +114,7 @@ pub(crate) async fn submit(
         max_parallelism: graph.max_parallelism,
         idempotency_key: key,
     };
+    inject::pass(points::LEADER_SUBMIT);
     match api.propose(command).await? {
         Answered::Submitted { job, existing } => {
             if !existing {

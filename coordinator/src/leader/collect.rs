@@ -6,6 +6,7 @@ use super::cleaner::is_orphan;
 use super::input::{CollectWork, StoredCheckpoint};
 use super::io::{ManifestCache, read_manifest};
 use super::ports::Snapshots;
+use holdfast_common::inject::{self, bugs};
 use holdfast_common::{CheckpointId, ClusterId, JobId, layout};
 use holdfast_proto::snapshot::Manifest;
 use holdfast_storage::StorageError;
@@ -31,6 +32,12 @@ pub async fn collect(
         delete_checkpoint(store, manifests, cluster, job, checkpoint, &needed).await?;
         manifests.forget(job, checkpoint.id);
         gone.insert(checkpoint.id);
+    }
+    if inject::bug(bugs::COLLECT_BY_AGE)
+        && let Some(newest) = work.kept.last()
+    {
+        let nothing = BTreeSet::new();
+        delete_checkpoint(store, manifests, cluster, job, newest, &nothing).await?;
     }
     if work.orphans_below.is_some() {
         let listed = store

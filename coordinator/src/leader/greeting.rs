@@ -5,6 +5,7 @@ use super::input::{Effect, Level, SessionId};
 use super::registry::{Entry, LostWorker};
 use super::supervisor::Purpose;
 use holdfast_common::Incarnation;
+use holdfast_common::inject::{self, bugs};
 use holdfast_machine::command::Command;
 use holdfast_machine::state::{Job, JobStatus, State, Worker};
 use holdfast_proto::control::coordinator_message::Body;
@@ -103,7 +104,7 @@ impl Core {
                 .is_some_and(|a| {
                     a.id == report.attempt && a.assignment.iter().any(|s| s.incarnation == entry.incarnation)
                 });
-            if !current {
+            if !current && !inject::bug(bugs::TWO_ATTEMPTS) {
                 self.note(
                     out,
                     Level::Info,

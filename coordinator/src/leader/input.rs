@@ -214,6 +214,8 @@ pub enum FromWorker {
         attempt: AttemptId,
         /// As in the command.
         checkpoint: CheckpointId,
+        /// As in the command.
+        part: CommitPart,
     },
     /// Some sink has not.
     CommitFailed {
@@ -223,6 +225,8 @@ pub enum FromWorker {
         attempt: AttemptId,
         /// As in the command.
         checkpoint: CheckpointId,
+        /// As in the command.
+        part: CommitPart,
         /// Why.
         reason: String,
         /// Trying again may help.
@@ -240,6 +244,17 @@ pub enum FromWorker {
         /// Why.
         reason: String,
     },
+}
+
+/// Which part of a commit a command or its answer is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CommitPart {
+    /// Slice, from 0.
+    pub slice: u32,
+    /// Of so many.
+    pub slices: u32,
+    /// Sinks also undo what later checkpoints and abandoned attempts left: only in the last slice.
+    pub recover: bool,
 }
 
 /// A task's acknowledgement of a checkpoint.

@@ -7,8 +7,9 @@ use super::log::{ReplicatedLog, propose_until_answered};
 use super::ports::{Dialer, Planner, Snapshots};
 use super::shape::Shape;
 use holdfast_common::clock::SharedClock;
+use holdfast_common::inject::{self, points};
 use holdfast_common::limits::{PLAN_DEADLINE, STORAGE_DEADLINE};
-use holdfast_common::{CheckpointId, ClusterId, Incarnation, JobId};
+use holdfast_common::{CheckpointId, ClusterId, Incarnation, JobId, layout};
 use holdfast_machine::command::Command;
 use holdfast_machine::state::Job;
 use holdfast_proto::snapshot::{Manifest, SinkCommittables};
@@ -106,7 +107,7 @@ impl Io {
             });
         }
         let planner = Arc::clone(&self.planner);
-        let planning = tokio::task::spawn_blocking(move || planner.shape(&job));
+        let planning = holdfast_runtime::blocking(move || planner.shape(&job));
         let result = match tokio::time::timeout(PLAN_DEADLINE, planning).await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => Err(format!("planning has panicked: {panic}")),
@@ -132,8 +133,14 @@ impl Io {
     ) -> Option<Input> {
         let body = manifest_encode(&manifest);
         let sha256 = manifest_sha256(&body);
-        let result = match deadline(self.snapshots.put_new(&path, body)).await {
+        let put = async {
+            inject::point(points::LEADER_MANIFEST_BEFORE)
+                .map_err(|error| StorageError::Unavailable(error.to_string()))?;
+            self.snapshots.put_new(&path, body).await
+        };
+        let result = match deadline(put).await {
             Ok(()) => {
+                inject::pass(points::LEADER_MANIFEST_AFTER);
                 self.manifests.put(job, checkpoint, Arc::new(manifest));
                 Ok(sha256)
             }
@@ -166,8 +173,22 @@ impl Io {
     /// Deletes objects.
     pub async fn collect(self, job: JobId, work: super::input::CollectWork) -> Option<Input> {
         let store = Deadlined(Arc::clone(&self.snapshots));
-        let result = collect(&store, &self.manifests, self.cluster, job, &work).await;
+        let result = match inject::point(points::LEADER_COLLECT) {
+            Ok(()) => collect(&store, &self.manifests, self.cluster, job, &work).await,
+            Err(error) => Err(error.to_string()),
+        };
         Some(Input::Collected { job, result })
+    }
+
+    /// What the seeded bug `delete-on-step-down` does.
+    pub(super) async fn delete_everything(&self) {
+        let jobs: Vec<JobId> = self.log.state().jobs.keys().copied().collect();
+        for job in jobs {
+            let prefix = layout::job_prefix(self.cluster, job);
+            if let Ok(paths) = deadline(self.snapshots.list(&prefix)).await {
+                let _ = deadline(self.snapshots.delete(paths)).await;
+            }
+        }
     }
 
     /// Dials a worker's data address until it is refused, or for half a second.

@@ -9,6 +9,7 @@ use super::services::{Ended, Services};
 use crate::control::{Active, Hub};
 use crate::live::LivePublisher;
 use holdfast_common::clock::{SharedClock, SharedRandom};
+use holdfast_common::inject::{self, points};
 use holdfast_common::limits::LEADER_QUEUE_MAX;
 use holdfast_common::{ClusterId, Incarnation, LeaderEpoch, NodeId};
 use holdfast_machine::command::{Command, Response};
@@ -128,6 +129,7 @@ async fn claim(deps: &LeaderDeps) -> Option<(LeaderEpoch, ClusterId)> {
         };
         propose_until_answered(log, &deps.clock, command).await.ok()?;
     }
+    inject::pass(points::LEADER_CLAIM);
     let command = Command::ClaimLeader {
         node: deps.node,
         incarnation: deps.incarnation,
@@ -137,6 +139,7 @@ async fn claim(deps: &LeaderDeps) -> Option<(LeaderEpoch, ClusterId)> {
         tracing::error!(response = ?applied.response, "the log refused a claim of leadership");
         return None;
     };
+    inject::pass(points::LEADER_CLAIMED);
     let cluster = deps.log.state().cluster.as_ref()?.id;
     Some((epoch, cluster))
 }

@@ -14,6 +14,7 @@ pub mod cleaner;
 pub mod collect;
 pub mod commit;
 pub mod core;
+mod crash;
 mod greeting;
 pub mod input;
 pub mod io;
@@ -30,4 +31,4 @@ pub mod tracker;
 pub mod wire;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -76,7 +76,7 @@ pub struct TcpDialer;
 #[async_trait]
 impl Dialer for TcpDialer {
     async fn is_refused(&self, addr: &str) -> bool {
-        let dial = tokio::net::TcpStream::connect(addr);
+        let dial = holdfast_runtime::connect(addr);
         match tokio::time::timeout(CONNECT_DEADLINE, dial).await {
             Ok(Err(error)) => error.kind() == ErrorKind::ConnectionRefused,
             Ok(Ok(_)) | Err(_) => false,

@@ -1,11 +1,13 @@
 //! The leader's services while they run: one task that steps the core, and side tasks for everything that takes time.
 
 use super::core::{Core, CoreConfig};
+use super::crash;
 use super::input::{Effect, Input, Level, Now, SessionId, StoredCheckpoint};
 use super::io::Io;
 use crate::control::{Event, Outgoing};
 use crate::live::{LivePublisher, LiveView};
 use holdfast_common::clock::SharedRandom;
+use holdfast_common::inject::{self, bugs};
 use holdfast_common::limits::LIVE_VIEW_INTERVAL;
 use holdfast_machine::state::State;
 use holdfast_proto::control::CoordinatorMessage;
@@ -147,6 +149,9 @@ impl Services {
         };
         self.live.send_replace(Arc::new(LiveView::default()));
         self.tasks.abort_all();
+        if inject::bug(bugs::DELETE_ON_STEP_DOWN) {
+            self.io.delete_everything().await;
+        }
         ended
     }
 
@@ -171,8 +176,12 @@ impl Services {
                 self.step(Input::Attached(hello));
             }
             Event::Input(input) => {
-                if let Input::Closed { session } = &input {
-                    self.sessions.remove(session);
+                match &input {
+                    Input::Closed { session } => {
+                        self.sessions.remove(session);
+                    }
+                    Input::Message { message, .. } => crash::heard(message),
+                    _ => {}
                 }
                 self.step(input);
             }
@@ -213,7 +222,10 @@ impl Services {
         for effect in effects {
             let io = self.io.clone();
             match effect {
-                Effect::Send { session, body } => self.send(session, *body),
+                Effect::Send { session, body } => {
+                    crash::before_send(state, &body);
+                    self.send(session, *body);
+                }
                 Effect::Close { session } => {
                     self.sessions.remove(&session);
                 }
@@ -224,6 +236,7 @@ impl Services {
                     self.tasks.spawn(io.redial(incarnation, data_addr));
                 }
                 Effect::Propose { ticket, command } => {
+                    crash::before_proposal(&command);
                     self.tasks.spawn(io.propose(ticket, *command));
                 }
                 Effect::Plan { job } => {

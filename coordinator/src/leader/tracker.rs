@@ -8,6 +8,7 @@
 
 use super::input::{TaskAck, TaskKey};
 use holdfast_common::clock::UnixMillis;
+use holdfast_common::inject::{self, bugs};
 use holdfast_common::limits::CHECKPOINT_ID_BLOCK;
 use holdfast_common::{AttemptId, CheckpointId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -281,14 +282,15 @@ impl Tracker {
     ) -> Vec<Step> {
         let Some(c) = self.in_flight.as_mut().filter(|c| {
             c.id == checkpoint
-                && c.attempt == attempt
+                && (c.attempt == attempt || inject::bug(bugs::TWO_ATTEMPTS))
                 && c.phase == Phase::Triggered
                 && c.expected.contains(&task)
         }) else {
             return Vec::new();
         };
         c.acks.entry(task).or_insert(ack);
-        if c.acks.len() < c.expected.len() {
+        let missing = c.expected.len() - c.acks.len();
+        if missing > usize::from(inject::bug(bugs::COMPLETE_BEFORE_ALL_ACKS)) {
             return Vec::new();
         }
         c.phase = Phase::Writing;

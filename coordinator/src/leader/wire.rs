@@ -1,6 +1,6 @@
 //! From the wire's records to checked inputs. A record that makes no sense is refused here, with the reason.
 
-use super::input::{FromWorker, Hello, Report, SessionId, TaskAck, TaskKey};
+use super::input::{CommitPart, FromWorker, Hello, Report, SessionId, TaskAck, TaskKey};
 use holdfast_common::{AttemptId, CheckpointId, Incarnation, JobId, VertexId};
 use holdfast_proto::control::worker_message::Body;
 use holdfast_proto::control::{AttemptReport, Register, TaskStatus, WorkerMessage};
@@ -86,11 +86,21 @@ pub fn message(message: WorkerMessage) -> Result<FromWorker, WireError> {
             job: job(&m.job_id)?,
             attempt: AttemptId(m.attempt),
             checkpoint: CheckpointId(m.checkpoint),
+            part: CommitPart {
+                slice: m.slice,
+                slices: m.slices,
+                recover: m.recover,
+            },
         },
         Body::CommitFailed(m) => FromWorker::CommitFailed {
             job: job(&m.job_id)?,
             attempt: AttemptId(m.attempt),
             checkpoint: CheckpointId(m.checkpoint),
+            part: CommitPart {
+                slice: m.slice,
+                slices: m.slices,
+                recover: m.recover,
+            },
             reason: m.reason,
             retryable: m.retryable,
         },

@@ -146,11 +146,34 @@ impl Cluster {
         Ok(status.code())
     }
 
-    pub(super) fn kill_supervisor(&mut self) {
+    /// `kill -9` of `up` alone: its children go on.
+    pub fn kill_up_alone(&mut self) {
         if let Some(mut child) = self.supervisor.take() {
             child.kill().ok();
             child.wait().ok();
         }
+    }
+
+    /// Sends a signal to `up` and waits for its end.
+    ///
+    /// # Errors
+    /// If it does not run or does not end.
+    pub fn signal_up(&mut self, signal: Signal) -> Result<()> {
+        let mut child = self
+            .supervisor
+            .take()
+            .ok_or_else(|| anyhow!("`up` does not run"))?;
+        process::send(i32::try_from(child.id())?, signal)?;
+        let ended = wait::until("the end of `up`", SOON, || Ok(child.try_wait()?));
+        if ended.is_err() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+        ended.map(drop)
+    }
+
+    pub(super) fn kill_supervisor(&mut self) {
+        self.kill_up_alone();
         for (_, mut child) in self.by_hand.drain(..) {
             child.kill().ok();
             child.wait().ok();

@@ -14,9 +14,9 @@ use tests::wait::{self, SOON};
 const KILLS: usize = 5;
 const WRITE_GAP_MAX: Duration = Duration::from_millis(600);
 const WRITE_GAP_P50: Duration = Duration::from_millis(300);
-/// What the output may pause beyond its usual rhythm. The promise is 50 ms; the rest is the scheduler of a machine with
-/// two cores that runs eight processes and this test.
-const PULSE_MARGIN: Duration = Duration::from_millis(50 + 150);
+/// What the output may pause beyond its usual rhythm: at the median of all kills, and twice that in the worst of them,
+/// since two cores run eight processes and this test.
+const PULSE_MARGIN: Duration = Duration::from_millis(50);
 
 #[test]
 fn leader_kill_touches_no_task_and_no_row() {
@@ -57,9 +57,9 @@ fn leader_kill_touches_no_task_and_no_row() {
             "write gap {gaps}; errors {:?}",
             probe.errors()
         );
-        let limit = rhythm + PULSE_MARGIN;
+        let within = |pause: f64, margin: Duration| pause <= (rhythm + margin).as_secs_f64() * 1e3;
         ensure!(
-            pauses.max() <= limit.as_secs_f64() * 1e3,
+            within(pauses.p50(), PULSE_MARGIN) && within(pauses.max(), 2 * PULSE_MARGIN),
             "output paused for {pauses}, usual rhythm {rhythm:?}"
         );
         println!(

@@ -11,10 +11,10 @@ use tests::stats::Samples;
 use tests::wait::{self, SOON};
 
 const STOPS: usize = 5;
-/// The promise, met on a machine with nothing else to do.
+/// The promise, kept at the median of all stops.
 const TARGET_MS: f64 = 30.0;
-/// What even a busy machine must keep: far below the shortest election.
-const BOUND_MS: f64 = 250.0;
+/// And in the worst of them.
+const BOUND_MS: f64 = 2.0 * TARGET_MS;
 
 #[test]
 fn leader_sigterm_hands_over() {
@@ -39,10 +39,9 @@ fn leader_sigterm_hands_over() {
             running.check_untouched(cluster)?;
         }
         probe.stop();
-        let verdict = if gaps.p50() <= TARGET_MS { "met" } else { "missed" };
-        println!("    write gap: {gaps}; target {TARGET_MS} ms {verdict}");
+        println!("    write gap: {gaps}; promised {TARGET_MS} ms");
         ensure!(
-            gaps.max() <= BOUND_MS,
+            gaps.p50() <= TARGET_MS && gaps.max() <= BOUND_MS,
             "write gap {gaps}; errors {:?}",
             probe.errors()
         );

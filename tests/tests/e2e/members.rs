@@ -118,6 +118,26 @@ fn members_add_transfer_remove() {
         wait::until_true("member 4 to be gone", SOON, || {
             Ok(!member_ids(cluster)?.contains(&4))
         })?;
+        // It is told, says so, and ends for good.
+        let code = cluster.wait_end_by_hand("coordinator 4 by hand", SOON)?;
+        ensure!(code == Some(3), "a removed coordinator ended with {code:?}");
+        let log = std::fs::read_to_string(cluster.home().join("coordinator-4-by-hand.log"))?;
+        ensure!(
+            log.contains("was removed from the cluster"),
+            "its log does not say why:\n{log}"
+        );
+        // One that does not run is refused at once, with its address.
+        let begun = std::time::Instant::now();
+        let nobody = format!("127.0.0.1:{}", free_port()?);
+        let said = cluster
+            .cli(&["members", "add", "5", &nobody, &nobody])?
+            .expect_code(1)?;
+        said.expect_text(&nobody)?;
+        ensure!(
+            begun.elapsed() < Duration::from_secs(20),
+            "it took {:?} to say so",
+            begun.elapsed()
+        );
         // Nonsense is refused and harms nothing.
         for args in [["members", "transfer", "77"], ["members", "remove", "77"]] {
             let said = cluster.cli(&args)?;

@@ -8,6 +8,7 @@ use super::snapshots::{Captured, Origin, declined, make_durable};
 use super::{deploy, run::RunError};
 use crate::engine::{Engine, EngineEvent, EngineEvents};
 use holdfast_common::clock::{SharedClock, SharedRandom};
+use holdfast_common::inject::{self, points};
 use holdfast_common::{AttemptId, CheckpointId, ClusterId, Incarnation, JobId, LeaderEpoch, VertexId};
 use holdfast_dataflow::connector::ConnectorRegistry;
 use holdfast_proto::control::coordinator_message::Body;
@@ -27,8 +28,9 @@ use tokio::time::Instant;
 /// How long a worker that leaves waits for the leader to take note.
 const LEAVE_WAIT: Duration = Duration::from_millis(500);
 
-/// A commit, told apart from others that may be under way.
-pub(super) type CommitKey = (JobId, AttemptId, CheckpointId, bool);
+/// A commit's slice, told apart from others that may be under way: with its number, their count, and whether sinks
+/// recover.
+pub(super) type CommitKey = (JobId, AttemptId, CheckpointId, (u32, u32, bool));
 
 /// What a side task brings back.
 pub(super) enum Done {
@@ -38,6 +40,8 @@ pub(super) enum Done {
     Deployed(JobId, AttemptId, Result<(), deploy::DeployError>),
     /// A commit has ended.
     Committed(CommitKey, Box<Said>),
+    /// A sync failed: this process must not say that anything it covered is durable.
+    SyncFailed(String),
     /// An attempt's tasks are gone.
     Cancelled(JobId, AttemptId),
 }
@@ -166,6 +170,10 @@ impl Agent {
                     None => return Err(RunError::Engine("its threads have stopped".to_owned())),
                 },
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
+                    Ok(Done::SyncFailed(reason)) => {
+                        tracing::error!(reason, "a sync failed; the process ends");
+                        return Err(RunError::Sync(reason));
+                    }
                     Ok(done) => self.on_done(done),
                     Err(error) => return Err(RunError::Engine(format!("a task of the agent broke: {error}"))),
                 },
@@ -240,6 +248,7 @@ impl Agent {
 
     fn detach(&mut self, reason: &str) {
         if let Link::Attached(attached) = &self.link {
+            inject::pass(points::WORKER_REATTACH);
             tracing::warn!(
                 addr = attached.session.addr,
                 reason,
@@ -397,6 +406,8 @@ impl Agent {
     fn on_done(&mut self, done: Done) {
         match done {
             Done::Say(body) => self.say(*body),
+            // The loop has ended on it.
+            Done::SyncFailed(_) => {}
             Done::Committed(key, body) => {
                 self.committing.remove(&key);
                 self.say(*body);

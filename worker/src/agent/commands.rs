@@ -3,6 +3,7 @@
 use super::actor::{Agent, Done};
 use super::commits::{CommitWork, commit};
 use super::deploy;
+use holdfast_common::inject::{self, points};
 use holdfast_common::{AttemptId, CheckpointId, JobId, LeaderEpoch};
 use holdfast_proto::control::coordinator_message::Body;
 use holdfast_proto::control::worker_message::Body as Said;
@@ -20,6 +21,7 @@ impl Agent {
             Body::Start(m) => {
                 self.with_current(m.leader_epoch, &m.job_id, m.attempt, |agent, job, attempt| {
                     tracing::info!(%job, %attempt, "attempt starts");
+                    inject::pass(points::WORKER_RUNNING);
                     agent.ledger.started(job, attempt);
                     agent.engine.start_attempt(job, attempt);
                 })
@@ -27,6 +29,7 @@ impl Agent {
             Body::Trigger(m) => {
                 self.with_current(m.leader_epoch, &m.job_id, m.attempt, |agent, job, attempt| {
                     let checkpoint = CheckpointId(m.checkpoint);
+                    inject::pass(points::WORKER_TRIGGER);
                     let last = agent.triggered.insert((job, attempt), checkpoint);
                     if last.is_some_and(|last| last >= checkpoint) {
                         agent.triggered.extend(last.map(|last| ((job, attempt), last)));
@@ -114,7 +117,8 @@ impl Agent {
             .require_not_over(job, attempt)
             .map_err(|e| e.to_string())?;
         let checkpoint = CheckpointId(command.checkpoint);
-        let key = (job, attempt, checkpoint, command.recover);
+        let (slice, slices, recover) = (command.slice, command.slices, command.recover);
+        let key = (job, attempt, checkpoint, (slice, slices, recover));
         if !self.committing.insert(key) {
             return Ok(());
         }
@@ -130,11 +134,12 @@ impl Agent {
                         attempt,
                         checkpoint: (checkpoint.0 > 0).then_some(checkpoint),
                         sinks: command.sinks,
-                        recover: command.recover,
+                        recover,
                     };
-                    commit(graph, registry, work)
-                        .await
-                        .map_err(|e| (e.reason, e.retryable))
+                    match commit(graph, registry, work).await {
+                        Err(e) if e.sync_failed => return Done::SyncFailed(e.reason),
+                        result => result.map_err(|e| (e.reason, e.retryable)),
+                    }
                 }
                 Err(reason) => Err((reason, true)),
             };
@@ -144,6 +149,9 @@ impl Agent {
                     job_id,
                     attempt: attempt.0,
                     checkpoint: checkpoint.0,
+                    slice,
+                    slices,
+                    recover,
                 }),
                 Err((reason, retryable)) => Said::CommitFailed(CommitFailed {
                     job_id,
@@ -151,6 +159,9 @@ impl Agent {
                     checkpoint: checkpoint.0,
                     reason,
                     retryable,
+                    slice,
+                    slices,
+                    recover,
                 }),
             };
             Done::Committed(key, Box::new(said))
@@ -162,6 +173,7 @@ impl Agent {
         self.ledger.obey(LeaderEpoch(epoch)).map_err(|e| e.to_string())?;
         let job = JobId::from_bytes(job).map_err(|e| e.to_string())?;
         tracing::info!(%job, %attempt, "attempt is being stopped");
+        inject::pass(points::WORKER_CANCEL);
         self.ledger.cancel(job, attempt);
         self.triggered.remove(&(job, attempt));
         if self.deploying.contains(&(job, attempt)) {

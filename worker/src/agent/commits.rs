@@ -1,6 +1,7 @@
 //! Commits a checkpoint's sinks on behalf of the whole job, and has them undo what a restore leaves behind. Idempotent;
 //! runs on threads for blocking work.
 
+use holdfast_common::inject::{self, points};
 use holdfast_common::{AttemptId, CheckpointId, JobId};
 use holdfast_dataflow::connector::{Committable, ConnectorError, ConnectorRegistry, Sink};
 use holdfast_dataflow::graph::JobGraph;
@@ -30,6 +31,8 @@ pub struct CommitError {
     pub reason: String,
     /// Trying again may help.
     pub retryable: bool,
+    /// A sync failed: this process must end, and another one try again.
+    pub sync_failed: bool,
 }
 
 /// Commits, then recovers if asked.
@@ -41,11 +44,12 @@ pub async fn commit(
     registry: Arc<dyn ConnectorRegistry>,
     work: CommitWork,
 ) -> Result<(), CommitError> {
-    let running = tokio::task::spawn_blocking(move || commit_blocking(&graph, registry.as_ref(), &work));
+    let running = holdfast_runtime::blocking(move || commit_blocking(&graph, registry.as_ref(), &work));
     running.await.unwrap_or_else(|panic| {
         Err(CommitError {
             reason: format!("a sink has panicked while committing: {panic}"),
             retryable: false,
+            sync_failed: false,
         })
     })
 }
@@ -55,6 +59,8 @@ fn commit_blocking(
     registry: &dyn ConnectorRegistry,
     work: &CommitWork,
 ) -> Result<(), CommitError> {
+    inject::point(points::WORKER_COMMIT_BEFORE)
+        .map_err(|e| failed("any", &ConnectorError::Io(e.to_string())))?;
     let mut sinks: BTreeMap<&str, (&str, Arc<dyn Sink>)> = BTreeMap::new();
     for (uid, table) in graph.sinks() {
         let sink = registry.sink(table).map_err(|e| failed(&table.name, &e))?;
@@ -68,6 +74,7 @@ fn commit_blocking(
                     listed.uid
                 ),
                 retryable: false,
+                sync_failed: false,
             });
         };
         let committables: Vec<Committable> = listed
@@ -83,18 +90,22 @@ fn commit_blocking(
             .map_err(|e| failed(name, &e))?;
     }
     if work.recover {
+        inject::point(points::WORKER_RECOVER)
+            .map_err(|e| failed("any", &ConnectorError::Io(e.to_string())))?;
         for (name, sink) in sinks.values() {
             sink.recover(work.job, work.attempt, work.checkpoint)
                 .map_err(|e| failed(name, &e))?;
         }
     }
+    inject::pass(points::WORKER_COMMIT_AFTER);
     Ok(())
 }
 
 fn failed(table: &str, error: &ConnectorError) -> CommitError {
     CommitError {
         reason: format!("sink '{table}': {error}"),
-        retryable: matches!(error, ConnectorError::Io(_)),
+        retryable: matches!(error, ConnectorError::Io(_) | ConnectorError::Sync(_)),
+        sync_failed: matches!(error, ConnectorError::Sync(_)),
     }
 }
 
@@ -217,13 +228,16 @@ mod tests {
         let registry: Arc<dyn ConnectorRegistry> = Arc::new(Registry(Arc::clone(&recorder)));
         for (error, retryable) in [
             (ConnectorError::Io("disk full".into()), true),
+            (ConnectorError::Sync("the directory".into()), true),
             (ConnectorError::Conflict("other content".into()), false),
         ] {
+            let synced = !matches!(error, ConnectorError::Sync(_));
             *recorder.fails.lock().unwrap() = Some(error);
             let failed = commit(graph(), Arc::clone(&registry), work("a", false))
                 .await
                 .unwrap_err();
             assert_eq!(failed.retryable, retryable, "{}", failed.reason);
+            assert_eq!(failed.sync_failed, !synced, "{}", failed.reason);
         }
         let unknown = commit(graph(), registry, work("zzz", false)).await.unwrap_err();
         assert!(!unknown.retryable && unknown.reason.contains("zzz"));

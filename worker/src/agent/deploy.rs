@@ -5,6 +5,7 @@ use super::plans::Plans;
 use super::restore::{RestoreError, fetch};
 use crate::engine::{Deployment, Engine, EngineError, SlotPlace};
 use holdfast_common::config::Configuration;
+use holdfast_common::inject::{self, points};
 use holdfast_common::{AttemptId, Incarnation, JobId, VertexId};
 use holdfast_dataflow::graph::JobGraph;
 use holdfast_proto::control::worker_message::Body;
@@ -70,6 +71,7 @@ pub async fn deploy(work: DeployWork, job: JobId, attempt: AttemptId) -> Result<
     if let Some(old) = work.old {
         work.engine.cancel(job, old).await;
     }
+    inject::point(points::WORKER_DEPLOY).map_err(|e| e.to_string())?;
     let command = &work.command;
     let graph = work
         .plans

@@ -1,6 +1,7 @@
 //! What the agent remembers of leaders and attempts: which commands are stale, and which messages must be said again to
 //! the next leader because the last one may not have heard them. Pure; no IO, no clock.
 
+use holdfast_common::inject::{self, bugs};
 use holdfast_common::limits::{ACTIVE_JOBS_MAX, AGENT_LEDGER_MAX};
 use holdfast_common::{AttemptId, CheckpointId, JobId, LeaderEpoch, VertexId};
 use holdfast_proto::control::worker_message::Body;
@@ -25,6 +26,16 @@ pub enum Stale {
         /// The one that runs here.
         current: Option<AttemptId>,
     },
+}
+
+impl Stale {
+    /// The refusal of a command.
+    fn refuse(self) -> Result<(), Self> {
+        if inject::bug(bugs::STALE_ATTEMPT_ACCEPTED) {
+            return Ok(());
+        }
+        Err(self)
+    }
 }
 
 /// What a message is about; one message is kept of each.
@@ -66,12 +77,10 @@ impl Ledger {
     /// If a newer one was obeyed before.
     pub fn obey(&mut self, epoch: LeaderEpoch) -> Result<(), Stale> {
         if epoch < self.epoch {
-            return Err(Stale::Epoch {
-                given: epoch,
-                seen: self.epoch,
-            });
+            let seen = self.epoch;
+            Stale::Epoch { given: epoch, seen }.refuse()?;
         }
-        self.epoch = epoch;
+        self.epoch = self.epoch.max(epoch);
         Ok(())
     }
 
@@ -83,10 +92,12 @@ impl Ledger {
     pub fn deploy(&mut self, job: JobId, attempt: AttemptId) -> Result<Option<AttemptId>, Stale> {
         let attempts = self.jobs.entry(job).or_default();
         if attempt <= attempts.over || attempts.current.is_some_and(|current| attempt <= current) {
-            return Err(Stale::Attempt {
+            let current = attempts.current;
+            Stale::Attempt {
                 given: attempt,
-                current: attempts.current,
-            });
+                current,
+            }
+            .refuse()?;
         }
         let old = attempts.current.replace(attempt);
         if let Some(old) = old {
@@ -105,10 +116,8 @@ impl Ledger {
         if current == Some(attempt) {
             return Ok(());
         }
-        Err(Stale::Attempt {
-            given: attempt,
-            current,
-        })
+        let given = attempt;
+        Stale::Attempt { given, current }.refuse()
     }
 
     /// A commit on behalf of an attempt, which need not run here.
@@ -118,10 +127,8 @@ impl Ledger {
     pub fn require_not_over(&self, job: JobId, attempt: AttemptId) -> Result<(), Stale> {
         let current = self.jobs.get(&job).and_then(|a| a.current);
         if current.is_some_and(|current| attempt < current) {
-            return Err(Stale::Attempt {
-                given: attempt,
-                current,
-            });
+            let given = attempt;
+            return Stale::Attempt { given, current }.refuse();
         }
         Ok(())
     }

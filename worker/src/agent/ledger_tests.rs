@@ -62,6 +62,7 @@ fn what_a_leader_may_not_have_heard_is_repeated_until_it_is_settled() {
         job_id: id(),
         attempt: 3,
         checkpoint: 1,
+        ..CommitDone::default()
     }));
     assert_eq!(ledger.to_repeat().count(), 5);
     ledger.started(JOB, AttemptId(3));

@@ -3,6 +3,7 @@
 
 use holdfast_common::LeaderEpoch;
 use holdfast_common::clock::SharedRandom;
+use holdfast_common::inject::{self, points};
 use holdfast_common::limits::{CONNECT_DEADLINE, RPC_DEADLINE, RPC_MESSAGE_BYTES_MAX, WORKER_QUEUE_MAX};
 use holdfast_proto::control::control_client::ControlClient;
 use holdfast_proto::control::coordinator_message::Body;
@@ -148,6 +149,7 @@ async fn ask_for_ever(
 }
 
 async fn ask(addr: &str, channel: Channel, register: Register, seen: LeaderEpoch) -> Answer {
+    inject::pass(points::WORKER_REGISTER);
     let (outgoing, messages) = mpsc::channel(WORKER_QUEUE_MAX);
     let first = WorkerMessage {
         body: Some(WorkerBody::Register(register)),
@@ -195,5 +197,5 @@ fn channel(addr: &str) -> Option<Channel> {
         .keep_alive_while_idle(true)
         .http2_keep_alive_interval(RPC_DEADLINE)
         .keep_alive_timeout(RPC_DEADLINE);
-    Some(endpoint.connect_lazy())
+    Some(holdfast_runtime::channel(&endpoint))
 }

@@ -67,7 +67,7 @@ impl Plans {
             return Ok(graph);
         }
         let (planner, sql, settings) = (Arc::clone(&self.planner), sql.to_owned(), settings.clone());
-        let planning = tokio::task::spawn_blocking(move || planner.plan(&sql, &settings));
+        let planning = holdfast_runtime::blocking(move || planner.plan(&sql, &settings));
         let graph = match tokio::time::timeout(PLAN_DEADLINE, planning).await {
             Ok(Ok(planned)) => {
                 planned.map_err(|reason| format!("the script cannot be planned here: {reason}"))?

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use holdfast_common::inject::{self, points};
 use holdfast_common::limits::STORAGE_DEADLINE;
 use holdfast_common::{CheckpointId, VertexId};
 use holdfast_proto::control::Restore;
@@ -47,6 +48,10 @@ pub async fn fetch(
     restore: &Restore,
     vertices: &BTreeSet<VertexId>,
 ) -> Result<RestoreState, RestoreError> {
+    inject::point(points::WORKER_RESTORE).map_err(|error| RestoreError {
+        reason: error.to_string(),
+        damaged: false,
+    })?;
     let sha256: [u8; 32] = restore
         .manifest_sha256
         .as_ref()

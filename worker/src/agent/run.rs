@@ -48,6 +48,9 @@ pub enum RunError {
     /// The engine does not start.
     #[error(transparent)]
     Start(#[from] EngineError),
+    /// A sync failed. Whoever starts next repeats the work; a second sync here would not tell what is lost.
+    #[error("a sync failed, and what it covered may be lost: {0}")]
+    Sync(String),
     /// The engine has stopped.
     #[error("the engine has stopped: {0}")]
     Engine(String),
@@ -61,7 +64,7 @@ impl RunError {
         match self {
             Self::Refused(_) => 3,
             Self::Config(_) | Self::Setting { .. } => 2,
-            Self::Storage(_) | Self::TmpDir { .. } | Self::Start(_) | Self::Engine(_) => 1,
+            Self::Storage(_) | Self::TmpDir { .. } | Self::Start(_) | Self::Engine(_) | Self::Sync(_) => 1,
         }
     }
 }

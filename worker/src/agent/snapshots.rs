@@ -1,13 +1,14 @@
 //! Makes a task's captured state durable: runs what its sinks prepared, uploads the state, and says so, or declines.
 
-use crate::engine::Engine;
+use crate::engine::{CapturedState, Engine};
 use bytes::Bytes;
-use holdfast_common::limits::STORAGE_DEADLINE;
+use holdfast_common::inject::{self, points};
+use holdfast_common::limits::{COMMITTABLES_TASK_BYTES_MAX, STORAGE_DEADLINE};
 use holdfast_common::{AttemptId, CheckpointId, ClusterId, JobId, VertexId, layout};
-use holdfast_dataflow::connector::{Committable, PrepareJob};
+use holdfast_dataflow::connector::{Committable, ConnectorError, PrepareJob};
 use holdfast_proto::control::worker_message::Body;
 use holdfast_proto::control::{Ack, Declined};
-use holdfast_proto::snapshot::{self, ObjectRef, SinkCommittables, SubtaskState};
+use holdfast_proto::snapshot::{self, ObjectRef, SinkCommittables};
 use holdfast_storage::SnapshotStore;
 use prost::Message;
 use std::collections::BTreeMap;
@@ -37,7 +38,7 @@ pub struct Captured {
     /// Whose.
     pub origin: Origin,
     /// The state.
-    pub state: SubtaskState,
+    pub state: CapturedState,
     /// What sinks have yet to do, by uid.
     pub prepares: Vec<(String, PrepareJob)>,
     /// What sinks prepared for checkpoints that never completed, by uid.
@@ -85,27 +86,71 @@ pub async fn make_durable(
             }
         }
     }
-    let part = match upload(&store, cluster, origin, &captured.state).await {
+    let committables: Vec<SinkCommittables> = sinks.into_iter().map(to_record).collect();
+    if let Err(text) = check_size(&committables) {
+        engine.fail_task(
+            origin.job,
+            origin.attempt,
+            origin.vertex,
+            origin.subtask,
+            text.clone(),
+        );
+        return declined(origin, text);
+    }
+    let part = match upload(&store, cluster, origin, captured.state).await {
         Ok(part) => part,
         Err(reason) => return declined(origin, reason),
     };
+    inject::pass(points::WORKER_UPLOAD_AFTER);
+    let bytes = part.as_ref().map_or(0, |p| p.size);
+    tracing::debug!(
+        checkpoint = origin.checkpoint.0,
+        vertex = origin.vertex.0,
+        subtask = origin.subtask,
+        bytes,
+        sync_us = captured.sync_us,
+        "state is durable"
+    );
     Body::Ack(Ack {
         job_id: origin.job.to_bytes().to_vec().into(),
         attempt: origin.attempt.0,
         checkpoint: origin.checkpoint.0,
         vertex: origin.vertex.0,
         subtask: origin.subtask,
-        state_bytes: part.as_ref().map_or(0, |p| p.size),
+        state_bytes: bytes,
         part,
-        committables: sinks.into_iter().map(to_record).collect(),
+        committables,
         sync_us: captured.sync_us,
         async_ms: u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX),
         alignment_ms: captured.alignment_ms,
     })
 }
 
+/// What waits for a checkpoint to complete must fit the message that names it.
+fn check_size(sinks: &[SinkCommittables]) -> Result<(), String> {
+    let bytes: usize = sinks.iter().map(Message::encoded_len).sum();
+    if bytes <= COMMITTABLES_TASK_BYTES_MAX {
+        return Ok(());
+    }
+    let count: usize = sinks.iter().map(|s| s.committables.len()).sum();
+    Err(format!(
+        "{count} pieces of unfinished output wait for a checkpoint to complete, described by {bytes} bytes, more than the \
+         {COMMITTABLES_TASK_BYTES_MAX} that one task may have: too many checkpoints have failed since the last complete one"
+    ))
+}
+
+fn injected(error: std::io::Error) -> ConnectorError {
+    ConnectorError::Io(error.to_string())
+}
+
 async fn run_prepare(prepare: PrepareJob) -> Result<Vec<Committable>, String> {
-    match tokio::time::timeout(PREPARE_DEADLINE, tokio::task::spawn_blocking(prepare)).await {
+    let job = move || {
+        inject::point(points::WORKER_PREPARE_BEFORE).map_err(injected)?;
+        let prepared = prepare()?;
+        inject::point(points::WORKER_PREPARE_AFTER).map_err(injected)?;
+        Ok::<_, ConnectorError>(prepared)
+    };
+    match tokio::time::timeout(PREPARE_DEADLINE, holdfast_runtime::blocking(job)).await {
         Ok(Ok(Ok(committables))) => Ok(committables),
         Ok(Ok(Err(error))) => Err(error.to_string()),
         Ok(Err(panic)) => Err(format!("it has panicked: {panic}")),
@@ -117,9 +162,18 @@ async fn upload(
     store: &SnapshotStore,
     cluster: ClusterId,
     origin: Origin,
-    state: &SubtaskState,
+    state: CapturedState,
 ) -> Result<Option<ObjectRef>, String> {
-    let body = Bytes::from(state.encode_to_vec());
+    // Writing takes time in proportion to the state: not on a thread that serves sockets, and not on a slot's.
+    let written = holdfast_runtime::blocking(move || {
+        inject::point(points::WORKER_UPLOAD_BEFORE)?;
+        Ok::<_, std::io::Error>(Bytes::from(state.write().encode_to_vec()))
+    });
+    let body = match written.await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => return Err(format!("its state could not be stored: {error}")),
+        Err(panic) => return Err(format!("its state could not be written: {panic}")),
+    };
     if body.is_empty() {
         return Ok(None);
     }
@@ -165,5 +219,26 @@ fn to_record((uid, committables): (String, Vec<Committable>)) -> SinkCommittable
                 data: c.data.into(),
             })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn output_that_no_acknowledgement_could_name_is_refused_with_its_size() {
+        let waiting = |count: usize| {
+            let committable = Committable {
+                checkpoint: CheckpointId(1),
+                subtask: 0,
+                data: vec![1; 1024],
+            };
+            [to_record(("sink".to_owned(), vec![committable; count]))]
+        };
+        check_size(&waiting(1000)).unwrap();
+        let refused = check_size(&waiting(9000)).unwrap_err();
+        assert!(refused.contains("9000 pieces of unfinished output"), "{refused}");
     }
 }

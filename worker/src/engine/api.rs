@@ -1,5 +1,6 @@
 //! What the agent hands to the engine and what it gets back: plain types. Must not know threads, sockets or operators.
 
+use super::capture::CapturedState;
 use holdfast_common::config::Configuration;
 use holdfast_common::{AttemptId, CheckpointId, Incarnation, JobId, VertexId};
 use holdfast_dataflow::connector::{Committable, PrepareJob};
@@ -107,8 +108,8 @@ pub enum EngineEvent {
         vertex: VertexId,
         /// The subtask.
         subtask: u32,
-        /// The state, to be made durable.
-        state: SubtaskState,
+        /// The state, to be written and made durable.
+        state: CapturedState,
         /// By sink uid, what must run for the output to be durable; the results go into the acknowledgement and to
         /// [`super::Engine::prepared`]. If one fails, the agent calls [`super::Engine::fail_task`].
         prepares: Vec<(String, PrepareJob)>,
@@ -195,4 +196,16 @@ pub enum EngineError {
     /// A peer could not be reached in time, or refused.
     #[error("cannot connect the exchange: {0}")]
     Connect(String),
+}
+
+impl EngineError {
+    /// The same, naming the operator that it is about.
+    pub(super) fn at_operator(self, name: &str) -> Self {
+        match self {
+            Self::Invalid(e) => Self::Invalid(format!("operator '{name}': {e}")),
+            Self::Restore(e) => Self::Restore(format!("operator '{name}': {e}")),
+            Self::Connector(e) => Self::Connector(format!("operator '{name}': {e}")),
+            other => other,
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::operators::{
 };
 use arrow::datatypes::SchemaRef;
 use holdfast_common::clock::SharedClock;
-use holdfast_common::config::options::{BUFFER_TIMEOUT, IDLE_TIMEOUT, WATERMARK_INTERVAL};
+use holdfast_common::config::options::{BUFFER_TIMEOUT, HEARTBEAT_TIMEOUT, IDLE_TIMEOUT, WATERMARK_INTERVAL};
 use holdfast_common::keygroup::range_of;
 use holdfast_common::{CheckpointId, Incarnation, VertexId};
 use holdfast_dataflow::connector::{ConnectorRegistry, SinkContext, SourceContext, SplitState};
@@ -28,6 +28,7 @@ use holdfast_dataflow::graph::{
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// What building needs besides the deployment.
@@ -68,6 +69,8 @@ struct Builder<'a> {
     local: BTreeMap<u32, (Arc<Inbox>, Arc<Credit>)>,
     /// First channel id of every edge.
     first_channel: BTreeMap<u32, u32>,
+    /// Silence after which a peer is gone.
+    silence: Duration,
 }
 
 /// Builds all tasks of the deployment's slots here.
@@ -84,6 +87,10 @@ pub fn build(d: &Deployment, site: &Site) -> Result<Built, EngineError> {
         outbound: BTreeMap::new(),
         local: BTreeMap::new(),
         first_channel: number_channels(d)?,
+        silence: d
+            .settings
+            .get(&HEARTBEAT_TIMEOUT)
+            .map_err(|e| EngineError::Invalid(e.to_string()))?,
     };
     builder.make_cells();
     let mut tasks = Vec::new();
@@ -213,7 +220,9 @@ impl Builder<'_> {
             .map(|r| VertexState::find(r, vertex))
             .transpose()?;
         let last = state.map_or(CheckpointId(0), |s| s.checkpoint);
-        let watermark_ms = state.map_or(NO_WATERMARK, |s| s.watermark_ms(subtask, vertex.parallelism));
+        let watermark_ms = state.map_or(NO_WATERMARK, |s| {
+            s.watermark_ms(subtask, vertex.parallelism, self.d.graph.max_parallelism)
+        });
         let output = self.output(vertex, subtask, &cell)?;
         let (source, rest) = match vertex.chain.split_first() {
             Some((
@@ -231,7 +240,7 @@ impl Builder<'_> {
             Some((spec, uid, name)) => {
                 let head = self
                     .source(vertex, spec, uid, subtask, state)
-                    .map_err(|e| prefixed(name, e))?;
+                    .map_err(|e| e.at_operator(name))?;
                 Head::Source(uid.clone(), Box::new(head))
             }
             None => Head::Inputs(InputGate::new(self.inputs(vertex, subtask)?, last, watermark_ms)),
@@ -244,7 +253,7 @@ impl Builder<'_> {
         for node in rest {
             let operator = self
                 .operator(vertex, node, &schema, subtask, state)
-                .map_err(|e| prefixed(&node.name, e))?;
+                .map_err(|e| e.at_operator(&node.name))?;
             nodes.push(ChainNode {
                 uid: node.uid.clone(),
                 name: node.name.clone(),
@@ -338,12 +347,10 @@ impl Builder<'_> {
                     WindowAggregate::new(spec, input, node.schema.clone(), groups).map_err(invalid)?;
                 if let Some(state) = state {
                     let range = range_of(subtask, groups, vertex.parallelism);
+                    let watermark_ms = state.watermark_ms(subtask, vertex.parallelism, groups);
+                    let reached = state.reached(&node.uid, &range, groups)?;
                     operator
-                        .restore(
-                            state.keyed(&node.uid),
-                            &range,
-                            state.watermark_ms(subtask, vertex.parallelism),
-                        )
+                        .restore(state.keyed(&node.uid), &range, watermark_ms, &reached)
                         .map_err(|e| EngineError::Restore(e.0))?;
                 }
                 Box::new(operator)
@@ -412,11 +419,11 @@ impl Builder<'_> {
 
     fn remote_inbox(&mut self, id: u32, from: u32, task: &Arc<TaskCell>) -> Arc<Inbox> {
         let peer = self.peer(from);
-        let stop = &self.site.stop;
+        let (stop, silence) = (&self.site.stop, self.silence);
         let link = self
             .inbound
             .entry(peer.incarnation)
-            .or_insert_with(|| Link::new(peer.addr, stop.clone()));
+            .or_insert_with(|| Link::new(peer.addr, silence, stop.clone()));
         let inbox = Arc::new(Inbox::new(task.waker.clone(), link.credit_return(id)));
         link.add(
             id,
@@ -473,9 +480,9 @@ impl Builder<'_> {
             return Ok(Target::Local(inbox, credit));
         }
         let peer = self.peer(to);
-        let stop = &self.site.stop;
+        let (stop, silence) = (&self.site.stop, self.silence);
         let (_, link) = self.outbound.entry(peer.incarnation).or_insert_with(|| {
-            let link = Link::new(peer.addr.clone(), stop.clone());
+            let link = Link::new(peer.addr.clone(), silence, stop.clone());
             (peer, link)
         });
         let credit = Arc::new(Credit::new(sender.waker.clone()));
@@ -487,14 +494,5 @@ impl Builder<'_> {
             },
         );
         Ok(Target::Remote(RemoteOutlet::new(link.clone(), id, credit)))
-    }
-}
-
-fn prefixed(name: &str, error: EngineError) -> EngineError {
-    match error {
-        EngineError::Invalid(e) => EngineError::Invalid(format!("operator '{name}': {e}")),
-        EngineError::Restore(e) => EngineError::Restore(format!("operator '{name}': {e}")),
-        EngineError::Connector(e) => EngineError::Connector(format!("operator '{name}': {e}")),
-        other => other,
     }
 }

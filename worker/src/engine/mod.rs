@@ -4,6 +4,7 @@
 mod aligner;
 mod api;
 mod build;
+mod capture;
 pub(crate) mod cell;
 pub(crate) mod channel;
 pub(crate) mod event;
@@ -25,6 +26,7 @@ pub use aligner::{Aligner, Verdict};
 pub use api::{
     Deployment, EngineConfig, EngineError, EngineEvent, EngineEvents, RestoreState, SlotPlace, VertexRestore,
 };
+pub use capture::{CapturedOperator, CapturedState};
 
 use crate::exchange::{Hub, Peer};
 use build::{Built, Site, build};
@@ -39,7 +41,6 @@ use parking_lot::Mutex;
 use slot::Slot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -83,10 +84,12 @@ impl Engine {
         clock: SharedClock,
         runtime: Handle,
     ) -> Result<(Self, EngineEvents), EngineError> {
-        let bind = (config.bind, config.data_port);
-        let cannot = |e: std::io::Error| EngineError::Start(format!("data port {}:{}: {e}", bind.0, bind.1));
-        let listener = TcpListener::bind(bind).await.map_err(cannot)?;
-        let port = listener.local_addr().map_err(cannot)?.port();
+        let bind = std::net::SocketAddr::from((config.bind, config.data_port));
+        let cannot = |e: std::io::Error| EngineError::Start(format!("data port {bind}: {e}"));
+        let listener = holdfast_runtime::listen(&bind.to_string())
+            .await
+            .map_err(cannot)?;
+        let port = listener.port().map_err(cannot)?;
         let me = Peer {
             incarnation: config.incarnation,
             addr: format!("{}:{port}", config.advertise_host),
@@ -182,7 +185,7 @@ impl Engine {
             stop,
         };
         // Connectors open files here, and state is decoded: not on a thread that serves sockets.
-        let built = inner.runtime.spawn_blocking(move || build(&d, &site)).await;
+        let built = holdfast_runtime::blocking_on(&inner.runtime, move || build(&d, &site)).await;
         let Built {
             tasks,
             inbound,

@@ -8,6 +8,7 @@ use super::partition::Partitioner;
 use crate::exchange::RemoteOutlet;
 use crate::operators::{Collector, OperatorError};
 use arrow::record_batch::RecordBatch;
+use holdfast_common::inject::{self, bugs};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -185,7 +186,12 @@ impl Output {
     /// # Errors
     /// If a destination is gone.
     pub fn barrier(&mut self, barrier: Barrier) -> Result<(), OperatorError> {
-        self.broadcast(&Event::Barrier(barrier))
+        let event = Event::Barrier(barrier);
+        if inject::bug(bugs::BARRIER_OVERTAKES) {
+            let mut outlets = self.edges.iter_mut().flat_map(|e| &mut e.outlets);
+            return outlets.try_for_each(|o| o.send(event.clone()));
+        }
+        self.broadcast(&event)
     }
 
     /// Nothing follows.

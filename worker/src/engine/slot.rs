@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
+/// What a turn of a slot takes in a simulator.
+const SIMULATED_STEP: Duration = Duration::from_millis(1);
+
 /// A slot thread's handle.
 pub struct Slot {
     shared: Arc<Shared>,
@@ -45,6 +48,10 @@ impl Slot {
             gone,
         });
         let inner = shared.clone();
+        if holdfast_runtime::is_simulated() {
+            tokio::spawn(async move { inner.run_in_turns().await });
+            return Ok(Self { shared });
+        }
         std::thread::Builder::new()
             .name(format!("slot-{index}"))
             .spawn(move || inner.run())?;
@@ -82,26 +89,42 @@ impl Shared {
     fn run(&self) {
         let mut tasks: Vec<Running> = Vec::new();
         while !self.stop.load(Ordering::Acquire) {
-            self.waker.reset();
-            let arriving = std::mem::take(&mut *self.arriving.lock());
-            tasks.extend(arriving.into_iter().map(|task| Running {
-                task,
-                blocked_since: None,
-            }));
-            self.drop_cancelled(&mut tasks);
-            let mut busy = false;
-            let mut sleep = SLOT_PARK_MAX;
-            for running in &mut tasks {
-                match running.step() {
-                    Progress::Busy => busy = true,
-                    Progress::Idle(Some(wait)) => sleep = sleep.min(wait),
-                    Progress::Idle(None) | Progress::Blocked | Progress::Failed => {}
-                }
-            }
-            if !busy {
+            if let Some(sleep) = self.turn(&mut tasks) {
                 self.waker.sleep(sleep);
             }
         }
+    }
+
+    /// As [`Self::run`], as a task in a simulator, where a step takes time and nobody else runs meanwhile.
+    async fn run_in_turns(&self) {
+        let mut tasks: Vec<Running> = Vec::new();
+        while !self.stop.load(Ordering::Acquire) {
+            match self.turn(&mut tasks) {
+                Some(sleep) => self.waker.rest(sleep).await,
+                None => tokio::time::sleep(SIMULATED_STEP).await,
+            }
+        }
+    }
+
+    /// Steps every task once. How long to sleep then; `None` if somebody has more to do.
+    fn turn(&self, tasks: &mut Vec<Running>) -> Option<Duration> {
+        self.waker.reset();
+        let arriving = std::mem::take(&mut *self.arriving.lock());
+        tasks.extend(arriving.into_iter().map(|task| Running {
+            task,
+            blocked_since: None,
+        }));
+        self.drop_cancelled(tasks);
+        let mut busy = false;
+        let mut sleep = SLOT_PARK_MAX;
+        for running in tasks {
+            match running.step() {
+                Progress::Busy => busy = true,
+                Progress::Idle(Some(wait)) => sleep = sleep.min(wait),
+                Progress::Idle(None) | Progress::Blocked | Progress::Failed => {}
+            }
+        }
+        (!busy).then_some(sleep)
     }
 
     fn drop_cancelled(&self, tasks: &mut Vec<Running>) {

@@ -2,6 +2,7 @@
 //! everything comes through the mailbox and the channels. Must not know threads or sockets.
 
 use super::api::EngineEvent;
+use super::capture::{CapturedOperator, CapturedState};
 use super::cell::{Mail, TaskCell};
 use super::event::Barrier;
 use super::events::EventQueue;
@@ -12,8 +13,9 @@ use crate::operators::{
 };
 use holdfast_common::CheckpointId;
 use holdfast_common::clock::SharedClock;
+use holdfast_common::inject::{self, points};
+use holdfast_dataflow::connector::{Committable, PrepareJob};
 use holdfast_proto::control::TaskStatus;
-use holdfast_proto::snapshot::{OperatorState, SplitState, SubtaskState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -378,10 +380,12 @@ impl Task {
 
     /// Captures the state, reports it, and passes the barrier on.
     fn capture(&mut self, barrier: Barrier, alignment_ms: u32) -> Result<(), OperatorError> {
+        inject::pass(points::WORKER_BARRIER);
         let began = Instant::now();
         let checkpoint = barrier.checkpoint;
         match self.snapshot(checkpoint) {
             Ok((state, prepares, pending)) => {
+                inject::pass(points::WORKER_CAPTURED);
                 let id = self.cell.id;
                 self.events.push(EngineEvent::Snapshot {
                     job: id.job,
@@ -411,8 +415,12 @@ impl Task {
     fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<Captured, SnapshotError> {
         let mut operators = Vec::new();
         if let Head::Source(uid, head) = &mut self.head {
-            let splits = head.snapshot().map_err(SnapshotError::Declined)?;
-            operators.push(state_of(uid.clone(), Vec::new(), splits));
+            operators.push(CapturedOperator {
+                uid: uid.clone(),
+                keyed: None,
+                operator: Vec::new(),
+                splits: head.snapshot().map_err(SnapshotError::Declined)?,
+            });
         }
         let (mut prepares, mut pending) = (Vec::new(), Vec::new());
         for (uid, snapshot) in self.chain.snapshot(checkpoint)? {
@@ -420,12 +428,16 @@ impl Task {
             if !snapshot.pending.is_empty() {
                 pending.push((uid.clone(), snapshot.pending));
             }
-            operators.push(state_of(uid, snapshot.keyed, Vec::new()));
+            operators.push(CapturedOperator {
+                uid,
+                keyed: snapshot.keyed,
+                operator: snapshot.operator,
+                splits: Vec::new(),
+            });
         }
-        let watermarks = (self.watermark_ms != NO_WATERMARK).then_some(self.watermark_ms);
-        let state = SubtaskState {
+        let state = CapturedState {
             operators,
-            input_watermarks_ms: watermarks.into_iter().collect(),
+            watermark_ms: (self.watermark_ms != NO_WATERMARK).then_some(self.watermark_ms),
             ended: self.phase == Phase::Ended,
         };
         Ok((state, prepares, pending))
@@ -433,20 +445,7 @@ impl Task {
 }
 
 type Captured = (
-    SubtaskState,
-    Vec<(String, holdfast_dataflow::connector::PrepareJob)>,
-    Vec<(String, Vec<holdfast_dataflow::connector::Committable>)>,
+    CapturedState,
+    Vec<(String, PrepareJob)>,
+    Vec<(String, Vec<Committable>)>,
 );
-
-fn state_of(
-    uid: String,
-    keyed: Vec<holdfast_proto::snapshot::KeyGroupState>,
-    splits: Vec<SplitState>,
-) -> OperatorState {
-    OperatorState {
-        uid,
-        keyed,
-        operator: Vec::new().into(),
-        splits,
-    }
-}

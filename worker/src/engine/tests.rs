@@ -5,6 +5,7 @@
 
 use super::api::{Deployment, EngineEvent, RestoreState, SlotPlace, VertexRestore};
 use super::build::{Site, build};
+use super::capture::CapturedState;
 use super::cell::Mail;
 use super::events::EventQueue;
 use super::task::{Progress, Task};
@@ -13,7 +14,6 @@ use holdfast_common::config::Configuration;
 use holdfast_common::{AttemptId, CheckpointId, Incarnation, JobId, VertexId};
 use holdfast_dataflow::connector::{Committable, PrepareJob};
 use holdfast_proto::control::TaskStatus;
-use holdfast_proto::snapshot::SubtaskState;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 /// A checkpoint in flight.
 #[derive(Default)]
 struct Flight {
-    states: BTreeMap<(VertexId, u32), SubtaskState>,
+    /// Written when the checkpoint completes, long after the tasks went on.
+    states: BTreeMap<(VertexId, u32), CapturedState>,
     committables: Vec<Committable>,
     /// Subtasks whose prepare job has not run.
     unprepared: BTreeSet<u32>,
@@ -260,7 +261,7 @@ impl Sim {
         for ((vertex, subtask), state) in flight.states {
             let entry = vertices.entry(vertex).or_default();
             entry.old_parallelism = self.parallelism;
-            entry.parts.push((subtask, state));
+            entry.parts.push((subtask, state.write()));
         }
         self.completed = Some(RestoreState { checkpoint, vertices });
         self.send_all(|| Mail::Settled(checkpoint));

@@ -123,7 +123,7 @@ impl Cluster {
                         engine.prepared(JOB, attempt, checkpoint, vertex, subtask, &uid, prepared.clone());
                         committables.extend(prepared);
                     }
-                    states.push((vertex, subtask, state));
+                    states.push((vertex, subtask, state.write()));
                 }
                 (_, EngineEvent::TaskStatus { status, error, .. }) => {
                     assert_eq!(error, None);

@@ -8,7 +8,7 @@ use holdfast_common::{AttemptId, CheckpointId, Incarnation, JobId};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Version of the protocol; the first thing that is compared.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 const HEADER: usize = 21;
 
 const HELLO: u8 = 1;
@@ -20,6 +20,7 @@ const IDLE: u8 = 6;
 const BARRIER: u8 = 7;
 const END: u8 = 8;
 const CREDIT: u8 = 9;
+const ALIVE: u8 = 10;
 
 /// The first frame of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +78,8 @@ pub enum Frame {
         /// How much.
         bytes: u64,
     },
+    /// The sender has nothing to say, and lives.
+    Alive,
 }
 
 /// An event without rows.
@@ -174,6 +177,7 @@ impl Frame {
                 Signal::End => finish(END, *channel, *seq, &[]),
             },
             Self::Credit { channel, bytes } => finish(CREDIT, *channel, 0, &bytes.to_le_bytes()),
+            Self::Alive => finish(ALIVE, 0, 0, &[]),
         }
     }
 
@@ -261,6 +265,7 @@ fn decode(kind: u8, channel: u32, seq: u64, charge: u32, payload: Bytes) -> Resu
             channel,
             bytes: take_u64(&mut rest)?,
         },
+        ALIVE => Frame::Alive,
         other => return Err(FrameError::Damaged(format!("unknown type {other}"))),
     };
     if rest.is_empty() {

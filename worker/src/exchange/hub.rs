@@ -3,15 +3,16 @@
 
 use super::frame::{Frame, Hello};
 use super::link::Link;
+use super::socket;
 use holdfast_common::limits::{
     CONNECT_DEADLINE, EXCHANGE_CONNECT_DEADLINE, EXCHANGE_CONNECT_RETRY, RPC_DEADLINE,
 };
 use holdfast_common::{AttemptId, Incarnation, JobId};
+use holdfast_runtime::{Listener, Stream};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -43,7 +44,8 @@ pub struct Hub {
 impl Hub {
     /// Accepts connections on `listener` as long as the runtime lives.
     #[must_use]
-    pub fn start(listener: TcpListener, me: Peer, runtime: Handle) -> Arc<Self> {
+    pub fn start(listener: impl Into<Listener>, me: Peer, runtime: Handle) -> Arc<Self> {
+        let listener = listener.into();
         let hub = Arc::new(Self {
             me,
             runtime: runtime.clone(),
@@ -55,7 +57,7 @@ impl Hub {
                 let accepted = listener.accept().await;
                 let Some(hub) = weak.upgrade() else { return };
                 match accepted {
-                    Ok((stream, _)) => {
+                    Ok(stream) => {
                         hub.runtime.clone().spawn(async move { hub.greet(stream).await });
                     }
                     Err(error) => {
@@ -83,8 +85,8 @@ impl Hub {
         self.attempts.lock().remove(&(job, attempt));
     }
 
-    async fn greet(&self, mut stream: TcpStream) {
-        let _ = stream.set_nodelay(true);
+    async fn greet(&self, mut stream: Stream) {
+        let _ = stream.set_nodelay();
         let hello = match timeout(RPC_DEADLINE, Frame::read(&mut stream)).await {
             Ok(Ok(Frame::Hello(hello))) => hello,
             Ok(Ok(_)) => return refuse(stream, "the first frame was no hello".to_owned(), false).await,
@@ -96,10 +98,9 @@ impl Hub {
             Err((later, reason)) => return refuse(stream, reason, later).await,
         };
         let welcome = Frame::Welcome.encode();
-        let (reader, mut writer) = stream.into_split();
         // If this fails, so will the first read: the link reports it.
-        let _ = timeout(RPC_DEADLINE, writer.write_all(&welcome)).await;
-        link.run(reader, writer).await;
+        let _ = timeout(RPC_DEADLINE, stream.write_all(&welcome)).await;
+        run(link, stream).await;
     }
 
     /// The link of a peer that may connect; otherwise why not, and whether it may try again.
@@ -159,8 +160,7 @@ impl Hub {
         while Instant::now() < deadline {
             match timeout_at(deadline, shake_hands(&peer.addr, &hello)).await {
                 Ok(Ok(stream)) => {
-                    let (reader, writer) = stream.into_split();
-                    self.runtime.spawn(link.run(reader, writer));
+                    self.runtime.spawn(run(link, stream));
                     return Ok(());
                 }
                 Ok(Err((true, reason))) => last = reason,
@@ -177,20 +177,38 @@ impl Hub {
     }
 }
 
-async fn refuse(mut stream: TcpStream, reason: String, later: bool) {
+/// Moves a link's frames over a connection.
+async fn run(link: Arc<Link>, stream: Stream) {
+    if let Err(error) = socket::prepare(&stream, link.silence()) {
+        // The link notices a silent peer by itself; the kernel would only notice it on its own side too.
+        tracing::warn!(%error, "the system refuses an option of a data connection");
+    }
+    match stream {
+        Stream::Tcp(stream) => {
+            let (reader, writer) = stream.into_split();
+            link.run(reader, writer).await;
+        }
+        Stream::Simulated(stream) => {
+            let (reader, writer) = tokio::io::split(stream);
+            link.run(reader, writer).await;
+        }
+    }
+}
+
+async fn refuse(mut stream: Stream, reason: String, later: bool) {
     let frame = Frame::Refused { later, reason }.encode();
     let _ = timeout(RPC_DEADLINE, stream.write_all(&frame)).await;
     let _ = timeout(RPC_DEADLINE, stream.shutdown()).await;
 }
 
 /// One try. The error says whether another may help.
-async fn shake_hands(addr: &str, hello: &[u8]) -> Result<TcpStream, (bool, String)> {
+async fn shake_hands(addr: &str, hello: &[u8]) -> Result<Stream, (bool, String)> {
     let late = |what: &str| (true, format!("{what} took too long"));
-    let mut stream = timeout(CONNECT_DEADLINE, TcpStream::connect(addr))
+    let mut stream = timeout(CONNECT_DEADLINE, holdfast_runtime::connect(addr))
         .await
         .map_err(|_| late("connecting"))?
         .map_err(|e| (true, format!("cannot connect: {e}")))?;
-    stream.set_nodelay(true).map_err(|e| (true, e.to_string()))?;
+    stream.set_nodelay().map_err(|e| (true, e.to_string()))?;
     stream.write_all(hello).await.map_err(|e| (true, e.to_string()))?;
     match timeout(RPC_DEADLINE, Frame::read(&mut stream)).await {
         Ok(Ok(Frame::Welcome)) => Ok(stream),

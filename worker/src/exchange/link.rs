@@ -3,6 +3,7 @@
 
 use super::codec::encode_rows;
 use super::frame::{Frame, FrameError, Signal};
+use super::life::Heard;
 use crate::engine::cell::{Mail, TaskCell};
 use crate::engine::channel::{Credit, CreditReturn, Inbox, Payload};
 use crate::engine::event::{Event, batch_bytes};
@@ -12,6 +13,7 @@ use holdfast_common::limits::EXCHANGE_FRAME_BYTES_MAX;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +56,8 @@ pub struct Link {
     outgoing: Mutex<Outgoing>,
     bell: Notify,
     channels: Mutex<BTreeMap<u32, ChannelState>>,
+    /// Silence after which the peer is gone.
+    silence: Duration,
     stop: CancellationToken,
 }
 
@@ -154,16 +158,23 @@ impl RemoteOutlet {
 }
 
 impl Link {
-    /// A link that is not connected yet; `stop` ends it.
+    /// A link that is not connected yet; it is lost when nothing comes for `silence`, and `stop` ends it.
     #[must_use]
-    pub fn new(peer: String, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(peer: String, silence: Duration, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             peer,
             outgoing: Mutex::default(),
             bell: Notify::new(),
             channels: Mutex::default(),
+            silence,
             stop,
         })
+    }
+
+    /// Silence after which the peer is gone.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.silence
     }
 
     /// Adds a channel. All are added before the link runs.
@@ -202,12 +213,28 @@ impl Link {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
+        let heard = Heard::new();
+        let reader = heard.listen(reader);
         let lost = tokio::select! {
             () = self.stop.cancelled() => return,
-            error = self.read_frames(BufReader::with_capacity(64 << 10, reader)) => error,
-            error = self.write_frames(BufWriter::with_capacity(64 << 10, writer)) => FrameError::Io(error),
+            error = self.read_frames(BufReader::with_capacity(64 << 10, reader)) => error.to_string(),
+            error = self.write_frames(BufWriter::with_capacity(64 << 10, writer)) => {
+                FrameError::Io(error).to_string()
+            }
+            () = heard.lost(self.silence, || self.say_alive()) => {
+                format!("nothing was heard of it for {} ms", self.silence.as_millis())
+            }
         };
-        self.lose(&lost.to_string());
+        self.lose(&lost);
+    }
+
+    /// Whatever else waits to be sent is a sign of life itself.
+    fn say_alive(&self) {
+        let mut outgoing = self.outgoing.lock();
+        if outgoing.frames.is_empty() {
+            outgoing.frames.push_back(Frame::Alive.encode());
+            self.bell.notify_one();
+        }
     }
 
     /// The connection is gone.
@@ -289,6 +316,7 @@ impl Link {
                 body,
             } => (channel, seq, Payload::Encoded(body), charge),
             Frame::Event { channel, seq, event } => (channel, seq, Payload::Event(event.into()), 0),
+            Frame::Alive => return Ok(()),
             other => return Err(format!("{other:?} after the handshake")),
         };
         let Some(state) = channels.get_mut(&channel) else {

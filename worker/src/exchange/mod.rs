@@ -5,7 +5,9 @@
 mod codec;
 mod frame;
 mod hub;
+mod life;
 mod link;
+mod socket;
 
 pub use codec::{decode_rows, encode_rows};
 pub use hub::{Hub, InboundChannels, Peer};

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 const JOB: JobId = JobId(7);
 const ATTEMPT: AttemptId = AttemptId(9);
 const CHANNEL: u32 = 3;
+const SILENCE: Duration = Duration::from_secs(2);
 
 fn cell(subtask: u32) -> Arc<TaskCell> {
     let id = TaskId {
@@ -59,7 +60,7 @@ struct Receiver {
 async fn receiver() -> Receiver {
     let (hub, peer) = hub(2).await;
     let (task, stop) = (cell(0), CancellationToken::new());
-    let link = Link::new("the-sender:1".to_owned(), stop.clone());
+    let link = Link::new("the-sender:1".to_owned(), SILENCE, stop.clone());
     let inbox = Arc::new(Inbox::new(task.waker.clone(), link.credit_return(CHANNEL)));
     link.add(
         CHANNEL,
@@ -82,7 +83,7 @@ async fn receiver() -> Receiver {
 async fn sender(to: &Peer) -> (Arc<Hub>, RemoteOutlet, Arc<TaskCell>, CancellationToken) {
     let (hub, _) = hub(1).await;
     let (task, stop) = (cell(1), CancellationToken::new());
-    let link = Link::new(to.addr.clone(), stop.clone());
+    let link = Link::new(to.addr.clone(), SILENCE, stop.clone());
     let credit = Arc::new(Credit::new(task.waker.clone()));
     link.add(
         CHANNEL,
@@ -309,5 +310,40 @@ fn a_dead_peer_fails_tasks_that_still_need_it() {
         stop.cancel();
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(receiver.task.receive().is_empty());
+    });
+}
+
+/// A peer whose machine is cut off: the connection stands, nobody resets it, and nothing comes.
+#[test]
+fn a_peer_that_falls_silent_is_lost_after_the_timeout_and_one_that_says_nothing_else_is_not() {
+    run(async {
+        let silence = Duration::from_millis(400);
+        let ends = || {
+            let task = cell(0);
+            let link = Link::new("the-peer:1".to_owned(), silence, CancellationToken::new());
+            let inbox = Arc::new(Inbox::new(task.waker.clone(), link.credit_return(CHANNEL)));
+            let channel = LinkChannel::In {
+                inbox,
+                task: task.clone(),
+            };
+            link.add(CHANNEL, channel);
+            (link, task)
+        };
+        let (cut_off, deaf) = tokio::io::duplex(1 << 16);
+        let (one, other) = tokio::io::duplex(1 << 16);
+        let ((lonely, lonely_task), (first, first_task), (second, _)) = (ends(), ends(), ends());
+        let spawn = |link: Arc<Link>, io| {
+            let (reader, writer) = tokio::io::split(io);
+            tokio::spawn(link.run(reader, writer));
+        };
+        let began = std::time::Instant::now();
+        spawn(lonely, cut_off);
+        spawn(first, one);
+        spawn(second, other);
+        let reason = failure(&lonely_task).await;
+        assert!(reason.contains("nothing was heard of it for 400 ms"), "{reason}");
+        assert!(began.elapsed() >= silence, "{:?}", began.elapsed());
+        assert!(first_task.receive().is_empty(), "both ends live");
+        drop(deaf);
     });
 }

@@ -1,15 +1,15 @@
 //! Aggregates in columns: one vector per aggregate, indexed by the dense number of a key. Must not know windows.
 
 use super::OperatorError;
+use super::distinct::DistinctValues;
 use crate::state::column::{Column, Kind, Lane, Values};
-use crate::state::interner::Interner;
 use crate::state::keys::{Value, put_value, take_value};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Schema};
 use arrow::record_batch::RecordBatch;
-use holdfast_common::keygroup::key_hash;
 use holdfast_dataflow::graph::{AggregateFunction, AggregateSpec};
+use std::sync::Arc;
 
 /// What an aggregate is, checked once.
 #[derive(Debug, Clone)]
@@ -48,10 +48,10 @@ pub enum Accumulator {
     F64(Vec<f64>, Vec<bool>),
     /// MIN and MAX of decimals.
     I128(Vec<i128>, Vec<bool>),
-    /// MIN and MAX of strings.
-    Bytes(Vec<Option<Box<[u8]>>>),
-    /// Distinct values: key number and canonical value, and by key number which of them.
-    Distinct(Interner, Vec<Vec<u32>>),
+    /// MIN and MAX of strings; shared, so that copying a column copies no strings.
+    Bytes(Vec<Option<Arc<[u8]>>>),
+    /// Distinct values by key number.
+    Distinct(DistinctValues),
 }
 
 impl Plan {
@@ -100,7 +100,7 @@ impl Plan {
     #[must_use]
     pub fn accumulator(&self) -> Accumulator {
         if self.distinct {
-            return Accumulator::Distinct(Interner::default(), Vec::new());
+            return Accumulator::Distinct(DistinctValues::default());
         }
         self.plain()
     }
@@ -223,16 +223,15 @@ impl Plan {
                     }
                 })
             }
-            (Accumulator::Distinct(set, by_key), Some(_)) => {
+            (Accumulator::Distinct(values), Some(_)) => {
                 let Some(column) = &argument.column else {
                     return Ok(());
                 };
-                let mut entry = Vec::new();
+                let mut value = Vec::new();
                 each(counts, rows, keys, |r, k| {
-                    entry.clear();
-                    entry.extend_from_slice(&(k as u32).to_be_bytes());
-                    put_value(&mut entry, column, r);
-                    add_entry(set, by_key, k, &entry);
+                    value.clear();
+                    put_value(&mut value, column, r);
+                    values.add(k, &value);
                 });
             }
             _ => {
@@ -249,7 +248,7 @@ impl Plan {
         OperatorError(format!("{} overflows its type {}", self.text, self.spec.result))
     }
 
-    /// Adds another accumulator: its key `i` to key `keys[i]`.
+    /// Adds a part of another accumulator: its key `first + i` to key `keys[i]`.
     ///
     /// # Errors
     /// If a sum overflows even 128 bits.
@@ -257,11 +256,12 @@ impl Plan {
         &self,
         acc: &mut Accumulator,
         other: &Accumulator,
+        first: usize,
         keys: &[u32],
     ) -> Result<(), OperatorError> {
         use Accumulator as A;
         let max = self.spec.function == AggregateFunction::Max;
-        let pairs = || keys.iter().map(|k| *k as usize).enumerate();
+        let pairs = || (first..).zip(keys.iter().map(|k| *k as usize));
         match (acc, other) {
             (A::Count(n), A::Count(m)) => pairs().for_each(|(i, k)| n[k] += m[i]),
             (A::SumExact(sum, n), A::SumExact(more, m)) => {
@@ -296,15 +296,9 @@ impl Plan {
                     best[k] = Some(value.clone());
                 }
             }),
-            (A::Distinct(set, by_key), A::Distinct(other, other_by_key)) => {
-                let mut entry = Vec::new();
+            (A::Distinct(values), A::Distinct(others)) => {
                 for (i, k) in pairs() {
-                    for number in &other_by_key[i] {
-                        entry.clear();
-                        entry.extend_from_slice(&(k as u32).to_be_bytes());
-                        entry.extend_from_slice(&other.get(*number)[4..]);
-                        add_entry(set, by_key, k, &entry);
-                    }
+                    others.of(i).for_each(|value| values.add(k, value));
                 }
             }
             _ => return Err(OperatorError(format!("{}: state of another kind", self.text))),
@@ -380,12 +374,12 @@ impl Plan {
                 index().for_each(|k| values.push_bytes(best[k].as_deref().unwrap_or_default()));
                 (values, index().map(|k| best[k].is_some()).collect())
             }
-            Accumulator::Distinct(set, by_key) => {
+            Accumulator::Distinct(values) => {
                 let mut plain = self.plain();
                 plain.resize(keys.len());
                 for (i, k) in index().enumerate() {
-                    for number in &by_key[k] {
-                        self.add_distinct(&mut plain, i, &set.get(*number)[4..])?;
+                    for value in values.of(k) {
+                        self.add_distinct(&mut plain, i, value)?;
                     }
                 }
                 let all: Vec<u32> = (0..keys.len() as u32).collect();
@@ -463,13 +457,6 @@ fn float_less(a: f64, b: f64) -> bool {
     match (a.is_nan(), b.is_nan()) {
         (false, false) => a < b,
         (a_nan, _) => !a_nan,
-    }
-}
-
-/// Adds a distinct value: four bytes of key number, then the canonical value.
-pub(super) fn add_entry(set: &mut Interner, by_key: &mut [Vec<u32>], key: usize, entry: &[u8]) {
-    if let (number, true) = set.intern(key_hash(entry), entry) {
-        by_key[key].push(number);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The bytes of accumulators, key by key, and their growth. Must not know what the values mean.
 
-use super::accumulator::{Accumulator, add_entry};
+use super::accumulator::Accumulator;
 use crate::state::StateError;
 use crate::state::bytes::{Reader, Writer};
 
@@ -30,7 +30,7 @@ impl Accumulator {
                 seen.resize(len, false);
             }
             Self::Bytes(v) => v.resize(len, None),
-            Self::Distinct(_, by_key) => by_key.resize(len, Vec::new()),
+            Self::Distinct(values) => values.resize(len),
         }
     }
 
@@ -62,11 +62,9 @@ impl Accumulator {
                 out.u8(u8::from(v[key].is_some()));
                 out.bytes(v[key].as_deref().unwrap_or_default());
             }
-            Self::Distinct(set, by_key) => {
-                out.u32(by_key[key].len() as u32);
-                for number in &by_key[key] {
-                    out.bytes(&set.get(*number)[4..]);
-                }
+            Self::Distinct(values) => {
+                out.u32(values.count(key));
+                values.of(key).for_each(|value| out.bytes(value));
             }
         }
     }
@@ -88,11 +86,9 @@ impl Accumulator {
                 let value = from.bytes()?;
                 v[key] = some.then(|| value.into());
             }
-            Self::Distinct(set, by_key) => {
+            Self::Distinct(values) => {
                 for _ in 0..from.u32()? {
-                    let mut entry = (key as u32).to_be_bytes().to_vec();
-                    entry.extend_from_slice(from.bytes()?);
-                    add_entry(set, by_key, key, &entry);
+                    values.add(key, from.bytes()?);
                 }
             }
         }

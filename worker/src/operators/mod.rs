@@ -5,6 +5,8 @@ mod accumulator;
 mod accumulator_state;
 mod calc;
 mod chain;
+mod distinct;
+mod group_times;
 mod sink;
 mod source;
 mod time;
@@ -12,10 +14,12 @@ mod watermark;
 mod window;
 mod window_aggregate;
 mod window_assign;
+mod window_firing;
 mod window_state;
 
 pub use calc::Calc;
 pub use chain::{Chain, ChainNode};
+pub use group_times::GroupTimes;
 pub use sink::SinkOperator;
 pub use source::{SourceHead, SourceTiming, SourceTurn};
 pub use window_aggregate::WindowAggregate;
@@ -64,15 +68,28 @@ pub trait Collector {
     fn watermark(&mut self, watermark_ms: i64) -> Result<(), OperatorError>;
 }
 
+/// Keyed state that was captured, and is yet to be written: runs on a thread for blocking work.
+pub type KeyedCapture = Box<dyn FnOnce() -> Vec<KeyGroupState> + Send>;
+
 /// What an operator contributes to a checkpoint.
 #[derive(Default)]
 pub struct OperatorSnapshot {
     /// Keyed state by key group.
-    pub keyed: Vec<KeyGroupState>,
+    pub keyed: Option<KeyedCapture>,
+    /// State of the subtask, in the operator's own versioned form.
+    pub operator: Vec<u8>,
     /// What a sink must still do for its output to be durable.
     pub prepare: Option<PrepareJob>,
     /// What a sink prepared for checkpoints that did not complete.
     pub pending: Vec<Committable>,
+}
+
+impl OperatorSnapshot {
+    /// The keyed state, written.
+    #[must_use]
+    pub fn write_keyed(self) -> Vec<KeyGroupState> {
+        self.keyed.map(|write| write()).unwrap_or_default()
+    }
 }
 
 /// Why an operator gives no snapshot.
@@ -133,5 +150,7 @@ pub trait Operator: Send {
     }
 }
 
+#[cfg(test)]
+mod rescale_tests;
 #[cfg(test)]
 mod tests;

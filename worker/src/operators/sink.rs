@@ -4,6 +4,7 @@
 use super::{Collector, Operator, OperatorError, OperatorSnapshot, SnapshotError};
 use arrow::record_batch::RecordBatch;
 use holdfast_common::CheckpointId;
+use holdfast_common::inject::{self, bugs};
 use holdfast_common::limits::COMMITTABLES_UNSETTLED_MAX;
 use holdfast_dataflow::connector::{Committable, SinkWriter};
 use std::collections::BTreeMap;
@@ -30,6 +31,9 @@ impl SinkOperator {
 
     fn pending(&self) -> Result<Vec<Committable>, SnapshotError> {
         let mut pending = Vec::new();
+        if inject::bug(bugs::PENDING_DROPPED) {
+            return Ok(pending);
+        }
         for (earlier, committables) in &self.unsettled {
             let Some(committables) = committables else {
                 // Without the earlier result this checkpoint would not cover all rows before its barrier.
@@ -132,6 +136,30 @@ mod tests {
         sink.prepared(CheckpointId(5), Vec::new());
         sink.settled(CheckpointId(5));
         assert_eq!(pending(&mut sink, 6), Ok(vec![]));
+    }
+
+    /// Its file cannot be closed: the disk is full, say.
+    struct Broken;
+
+    impl SinkWriter for Broken {
+        fn write(&mut self, _: &RecordBatch) -> Result<(), ConnectorError> {
+            Ok(())
+        }
+
+        fn prepare(&mut self, _: CheckpointId) -> Result<PrepareJob, ConnectorError> {
+            Err(ConnectorError::Io("the disk is full".to_owned()))
+        }
+    }
+
+    #[test]
+    fn a_sink_that_cannot_close_its_output_fails_the_attempt() {
+        // Declining would let the task go on without the rows that were lost.
+        let mut sink = SinkOperator::new(Box::new(Broken), true);
+        let error = sink.snapshot(CheckpointId(1)).err().unwrap();
+        let SnapshotError::Failed(OperatorError(text)) = error else {
+            panic!("{error:?}");
+        };
+        assert!(text.contains("the disk is full"), "{text}");
     }
 
     #[test]

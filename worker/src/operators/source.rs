@@ -6,6 +6,7 @@ use super::watermark::SplitWatermarks;
 use super::{Calc, NO_WATERMARK, OperatorError};
 use arrow::record_batch::RecordBatch;
 use holdfast_common::CheckpointId;
+use holdfast_common::inject::{self, bugs};
 use holdfast_common::limits::BATCH_ROWS;
 use holdfast_dataflow::connector::{ConnectorError, SourcePoll, SourceReader};
 use holdfast_dataflow::expr::ExprRef;
@@ -45,6 +46,8 @@ pub struct SourceHead {
     idle: bool,
     /// Rows that wait until the subtask is announced to be back.
     held: Option<RecordBatch>,
+    /// For a seeded bug: what the last checkpoint saved.
+    saved: Vec<SplitState>,
 }
 
 /// Times that steer watermark generation.
@@ -83,6 +86,7 @@ impl SourceHead {
             emitted_ms: NO_WATERMARK,
             idle: false,
             held: None,
+            saved: Vec::new(),
         };
         // A finished split never speaks again: that it no longer counts must be known from the start.
         let finished: BTreeMap<&str, bool> = restored
@@ -112,7 +116,7 @@ impl SourceHead {
         if let Some(rows) = self.held.take() {
             return Ok(SourceTurn::Rows(rows));
         }
-        match self.reader.poll(BATCH_ROWS).map_err(failed)? {
+        match self.poll().map_err(failed)? {
             SourcePoll::Batch(batch) => {
                 let rows = self.take(batch.split, batch.rows, now_ms)?;
                 if self.idle {
@@ -130,6 +134,14 @@ impl SourceHead {
             }
             SourcePoll::End => Ok(SourceTurn::End),
         }
+    }
+
+    fn poll(&mut self) -> Result<SourcePoll, ConnectorError> {
+        if self.watermark.is_none() {
+            return self.reader.poll(BATCH_ROWS);
+        }
+        let marks = &self.marks;
+        self.reader.poll_least(BATCH_ROWS, &|split| marks.of(split))
     }
 
     /// The watermark or the silence, when it is time for one.
@@ -183,6 +195,19 @@ impl SourceHead {
     /// # Errors
     /// Why the reader cannot say.
     pub fn snapshot(&mut self) -> Result<Vec<SplitState>, String> {
+        if inject::bug(bugs::SOURCE_OFFSET_AHEAD)
+            && let Ok(SourcePoll::Batch(batch)) = self.reader.poll(BATCH_ROWS)
+        {
+            self.held = self.take(batch.split, batch.rows, 0).ok();
+        }
+        let states = self.positions()?;
+        if inject::bug(bugs::SOURCE_OFFSET_BEHIND) {
+            return Ok(std::mem::replace(&mut self.saved, states));
+        }
+        Ok(states)
+    }
+
+    fn positions(&mut self) -> Result<Vec<SplitState>, String> {
         let names = self.reader.splits();
         let states = self
             .reader

@@ -14,6 +14,7 @@ use arrow::datatypes::{
 use holdfast_common::keygroup::range_of;
 use holdfast_dataflow::graph::*;
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const GROUPS: u32 = 16;
@@ -102,12 +103,12 @@ proptest! {
             if at > rescale_at && !rescaled {
                 rescaled = true;
                 let states: Vec<KeyGroupState> =
-                    parts.iter_mut().flat_map(|part| part.snapshot(CheckpointId(1)).unwrap_or_default().keyed).collect();
+                    parts.iter_mut().flat_map(|part| part.snapshot(CheckpointId(1)).unwrap_or_default().write_keyed()).collect();
                 width = to;
                 parts = (0..to)
                     .map(|i| {
                         let mut part = aggregation(slide, slide * times);
-                        part.restore(states.iter(), &range_of(i, GROUPS, to), watermark).unwrap();
+                        part.restore(states.iter(), &range_of(i, GROUPS, to), watermark, &BTreeMap::new()).unwrap();
                         part
                     })
                     .collect();
@@ -238,11 +239,16 @@ fn one_window(
     let mut out = Vec::new();
     // Through a snapshot, so that every accumulator's bytes are tried too.
     operator.on_batch(batch, &mut out)?;
-    let state = operator.snapshot(CheckpointId(1)).unwrap_or_default().keyed;
+    let state = operator
+        .snapshot(CheckpointId(1))
+        .unwrap_or_default()
+        .write_keyed();
     let mut operator = WindowAggregate::new(&spec, &schema, output, GROUPS)?;
-    operator.restore(state.iter(), &(0..GROUPS), NO_WATERMARK)?;
+    operator.restore(state.iter(), &(0..GROUPS), NO_WATERMARK, &BTreeMap::new())?;
     operator.on_watermark(END_WATERMARK)?;
-    operator.drain(&mut out)?;
+    while operator.has_more() {
+        operator.drain(&mut out)?;
+    }
     Ok(out.remove(0))
 }
 
@@ -359,7 +365,10 @@ fn state_of_other_aggregates_is_refused() {
     operator
         .on_batch(Input::batch(&[at("a", 5)]), &mut Vec::new())
         .unwrap();
-    let state = operator.snapshot(CheckpointId(1)).unwrap_or_default().keyed;
+    let state = operator
+        .snapshot(CheckpointId(1))
+        .unwrap_or_default()
+        .write_keyed();
     let mut spec = window_spec(10, 10);
     spec.aggregates = aggregates()[..3]
         .iter()
@@ -371,7 +380,7 @@ fn state_of_other_aggregates_is_refused() {
     spec.aggregates[0].distinct = false;
     let mut other = WindowAggregate::new(&spec, &Input::schema(), result_schema(), GROUPS).unwrap();
     let error = other
-        .restore(state.iter(), &(0..GROUPS), NO_WATERMARK)
+        .restore(state.iter(), &(0..GROUPS), NO_WATERMARK, &BTreeMap::new())
         .unwrap_err()
         .to_string();
     assert!(error.contains("other aggregates"), "{error}");
@@ -379,7 +388,7 @@ fn state_of_other_aggregates_is_refused() {
     damaged[0].data = damaged[0].data.slice(..damaged[0].data.len() - 3);
     let mut same = aggregation(10, 10);
     let error = same
-        .restore(damaged.iter(), &(0..GROUPS), NO_WATERMARK)
+        .restore(damaged.iter(), &(0..GROUPS), NO_WATERMARK, &BTreeMap::new())
         .unwrap_err()
         .to_string();
     assert!(error.contains("early"), "{error}");

@@ -1,11 +1,13 @@
 //! Aggregation per key and window. Rows go into panes as long as the slide; when the watermark closes a window, its
-//! panes are merged and the result is emitted in the order of window end and key. Must not know channels or checkpoints'
-//! course.
+//! panes are merged and the result is emitted in the order of window end and key, one bounded piece at a time. Must not
+//! know channels or checkpoints' course.
 
 use super::accumulator::Plan;
+use super::group_times::GroupTimes;
 use super::time::{from_millis, to_millis};
 use super::window::Windows;
 use super::window_assign::null_rowtime;
+use super::window_firing::{Firing, FiringStep};
 use super::window_state::{self, Pane};
 use super::{Collector, NO_WATERMARK, Operator, OperatorError, OperatorSnapshot, SnapshotError};
 use crate::state::keys::{KeyBatch, KeyDecoder};
@@ -13,10 +15,11 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use holdfast_common::CheckpointId;
-use holdfast_common::limits::BATCH_ROWS;
+use holdfast_common::inject::{self, bugs};
+use holdfast_common::keygroup::key_group;
 use holdfast_dataflow::graph::{WindowAggregateSpec, WindowOutput};
 use holdfast_proto::snapshot::KeyGroupState;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 /// The operator of a [`WindowAggregateSpec`].
@@ -31,17 +34,11 @@ pub struct WindowAggregate {
     panes: BTreeMap<i64, Pane>,
     /// Window ends up to here are done.
     closed: Option<i64>,
+    /// Key groups that have closed more than that.
+    ahead: GroupTimes,
     firing: Option<Firing>,
     late_rows: u64,
     scratch: Scratch,
-}
-
-/// A window that is being emitted.
-struct Firing {
-    end_ms: i64,
-    pane: Pane,
-    order: Vec<u32>,
-    next: usize,
 }
 
 /// Reused from batch to batch.
@@ -85,6 +82,7 @@ impl WindowAggregate {
             watermark_ms: NO_WATERMARK,
             panes: BTreeMap::new(),
             closed: None,
+            ahead: GroupTimes::default(),
             firing: None,
             late_rows: 0,
             scratch: Scratch::default(),
@@ -92,7 +90,8 @@ impl WindowAggregate {
         })
     }
 
-    /// Takes the state of key groups in `range`, and the watermark that had been reached.
+    /// Takes the state of key groups in `range`, the watermark that the subtask goes on from, and what single key groups
+    /// had reached beyond it.
     ///
     /// # Errors
     /// If the state is damaged or of another operator.
@@ -101,12 +100,20 @@ impl WindowAggregate {
         keyed: impl Iterator<Item = &'a KeyGroupState>,
         range: &Range<u32>,
         watermark_ms: i64,
+        reached: &BTreeMap<u32, i64>,
     ) -> Result<(), OperatorError> {
-        for state in keyed {
+        let mine = keyed.filter(|state| range.contains(&state.key_group));
+        for state in mine.skip(usize::from(inject::bug(bugs::STATE_LOST_ON_RESTORE))) {
             window_state::decode(state, &mut self.panes, &self.plans, range, self.max_parallelism)?;
         }
         self.watermark_ms = watermark_ms;
         self.closed = self.windows.closed_end(watermark_ms);
+        self.ahead = GroupTimes::new(reached, watermark_ms);
+        if inject::bug(bugs::TIMER_LOST_ON_RESTORE)
+            && let Some((last, _)) = self.panes.last_key_value()
+        {
+            self.closed = Some(last.saturating_add(self.windows.size_ms));
+        }
         Ok(())
     }
 
@@ -121,31 +128,36 @@ impl WindowAggregate {
         None
     }
 
-    fn fire(&mut self, end_ms: i64) -> Result<Firing, OperatorError> {
+    fn fire(&mut self, end_ms: i64) -> Firing {
         let from = end_ms.saturating_sub(self.windows.size_ms);
-        // The window's first pane has no further window: it is taken, the others are copied.
-        let mut pane = self.panes.remove(&from);
-        for (_, part) in self.panes.range(from..end_ms) {
-            match &mut pane {
-                None => pane = Some(part.clone()),
-                Some(whole) => whole.merge(part, &self.plans)?,
-            }
-        }
+        // The window's first pane has no further window: it is taken. The others are shared until they are merged.
+        let first = self.panes.remove(&from);
+        let mut parts: VecDeque<Pane> = self.panes.range(from..end_ms).map(|(_, p)| p.clone()).collect();
+        let pane = first.or_else(|| parts.pop_front()).unwrap_or_default();
         self.closed = Some(end_ms);
-        let pane = pane.unwrap_or_default();
-        let order = pane.keys.sorted();
-        Ok(Firing {
-            end_ms,
-            pane,
-            order,
-            next: 0,
-        })
+        Firing::new(end_ms, pane, parts)
+    }
+
+    /// One step of the window that is being emitted; the rows that it brought, if any.
+    fn step_firing(&mut self, firing: &mut Firing) -> Result<Option<RecordBatch>, OperatorError> {
+        let (windows, ahead, groups) = (self.windows, &self.ahead, self.max_parallelism);
+        let end_ms = firing.end_ms;
+        let fired = |hash: u64| {
+            let reached = ahead.of(key_group(hash, groups));
+            windows.closed_end(reached).is_some_and(|closed| end_ms <= closed)
+        };
+        let wanted = |hash: u64| ahead.is_empty() || !fired(hash);
+        match firing.step(&self.plans, wanted)? {
+            FiringStep::Working => Ok(Some(RecordBatch::new_empty(self.schema.clone()))),
+            FiringStep::Keys(keys) => self.emit_chunk(firing, &keys).map(Some),
+            FiringStep::Done => Ok(None),
+        }
     }
 
     fn emit_chunk(&self, firing: &Firing, keys: &[u32]) -> Result<RecordBatch, OperatorError> {
         let key_columns = self
             .decoder
-            .decode(keys.iter().map(|k| firing.pane.keys.get(*k)))?;
+            .decode(keys.iter().map(|k| firing.pane.keys().get(*k)))?;
         let repeated = |at_ms: i64, column: usize| -> Result<ArrayRef, OperatorError> {
             from_millis(&vec![at_ms; keys.len()], self.schema.field(column).data_type())
         };
@@ -162,7 +174,7 @@ impl WindowAggregate {
                 WindowOutput::Start => repeated(firing.end_ms - self.windows.size_ms, i),
                 WindowOutput::End => repeated(firing.end_ms, i),
                 WindowOutput::Time => repeated(firing.end_ms - 1, i),
-                WindowOutput::Aggregate(a) => match (self.plans.get(a), firing.pane.accumulators.get(a)) {
+                WindowOutput::Aggregate(a) => match (self.plans.get(a), firing.pane.accumulators().get(a)) {
                     (Some(plan), Some(accumulator)) => plan.finish(accumulator, keys),
                     _ => Err(OperatorError(format!("there is no aggregate {a}"))),
                 },
@@ -206,6 +218,13 @@ impl WindowAggregate {
             if self.windows.pane_closed(*start, self.watermark_ms) {
                 self.late_rows += rows.len() as u64;
                 rows.clear();
+            } else if !self.ahead.is_empty() {
+                let before = rows.len();
+                rows.retain(|row| {
+                    let group = key_group(self.scratch.keys.hashes[*row as usize], self.max_parallelism);
+                    !self.windows.pane_closed(*start, self.ahead.of(group))
+                });
+                self.late_rows += (before - rows.len()) as u64;
             }
         }
     }
@@ -227,14 +246,9 @@ impl Operator for WindowAggregate {
         let Scratch { keys, panes, numbers } = &mut self.scratch;
         for (start, rows) in panes.iter().filter(|(_, rows)| !rows.is_empty()) {
             let pane = self.panes.entry(*start).or_insert_with(|| Pane::new(&self.plans));
-            numbers.clear();
-            numbers.extend(rows.iter().map(|r| {
-                let row = *r as usize;
-                pane.keys.intern(keys.hashes[row], keys.key(row)).0
-            }));
-            pane.fit();
+            pane.intern_rows(keys, rows, numbers);
             for ((plan, accumulator), argument) in
-                self.plans.iter().zip(&mut pane.accumulators).zip(&arguments)
+                self.plans.iter().zip(pane.accumulators_mut()).zip(&arguments)
             {
                 plan.update(accumulator, argument, rows, numbers)?;
             }
@@ -250,7 +264,9 @@ impl Operator for WindowAggregate {
         self.closed = self.closed.max(self.windows.closed_end(self.watermark_ms));
         self.watermark_ms = watermark_ms;
         if let Some(end) = self.due() {
-            self.firing = Some(self.fire(end)?);
+            self.firing = Some(self.fire(end));
+        } else {
+            self.ahead.advance(watermark_ms);
         }
         Ok(())
     }
@@ -263,21 +279,28 @@ impl Operator for WindowAggregate {
         let Some(mut firing) = self.firing.take() else {
             return Ok(());
         };
-        let until = (firing.next + BATCH_ROWS).min(firing.order.len());
-        let chunk = self.emit_chunk(&firing, &firing.order[firing.next..until])?;
-        firing.next = until;
-        if firing.next < firing.order.len() {
-            self.firing = Some(firing);
-        } else if let Some(end) = self.due() {
-            self.firing = Some(self.fire(end)?);
+        match self.step_firing(&mut firing)? {
+            Some(rows) => {
+                self.firing = Some(firing);
+                if rows.num_rows() > 0 {
+                    out.emit(rows)?;
+                }
+            }
+            None => match self.due() {
+                Some(end) => self.firing = Some(self.fire(end)),
+                // Not before: a window that this watermark closes may have been fired for a key group ahead of it.
+                None => self.ahead.advance(self.watermark_ms),
+            },
         }
-        out.emit(chunk)
+        Ok(())
     }
 
     fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<OperatorSnapshot, SnapshotError> {
         debug_assert!(self.firing.is_none());
+        let captured = window_state::capture(&self.panes, &self.plans, self.max_parallelism);
         Ok(OperatorSnapshot {
-            keyed: window_state::encode(&self.panes, &self.plans, self.max_parallelism),
+            keyed: Some(Box::new(move || captured.serialize())),
+            operator: self.ahead.encode(),
             ..OperatorSnapshot::default()
         })
     }

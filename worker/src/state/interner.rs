@@ -68,6 +68,20 @@ impl Interner {
         }
     }
 
+    /// The number of a string that is there.
+    #[must_use]
+    pub fn find(&self, hash: u64, bytes: &[u8]) -> Option<u32> {
+        let mask = self.table.len().checked_sub(1)?;
+        let mut at = place(hash, mask);
+        loop {
+            let number = self.table[at].checked_sub(1)?;
+            if self.hashes[number as usize] == hash && self.get(number) == bytes {
+                return Some(number);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
     fn grow(&mut self) {
         let len = (self.table.len() * 2).max(16);
         let mask = len - 1;
@@ -81,18 +95,11 @@ impl Interner {
         }
         self.table = table;
     }
-
-    /// Numbers in the order of their strings.
-    #[must_use]
-    pub fn sorted(&self) -> Vec<u32> {
-        // Sixteen bytes of prefix decide nearly every comparison without touching the arena.
-        let mut order: Vec<(u128, u32)> = (0..self.len() as u32).map(|n| (prefix(self.get(n)), n)).collect();
-        order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| self.get(a.1).cmp(self.get(b.1))));
-        order.into_iter().map(|(_, n)| n).collect()
-    }
 }
 
-fn prefix(bytes: &[u8]) -> u128 {
+/// The first sixteen bytes as a number: it orders strings as they do, but for those that share so many bytes.
+#[must_use]
+pub fn prefix(bytes: &[u8]) -> u128 {
     let mut head = [0; 16];
     let len = bytes.len().min(16);
     head[..len].copy_from_slice(&bytes[..len]);
@@ -108,7 +115,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_strings_densely_and_sorts_them(words: Vec<Vec<u8>>) {
+        fn numbers_strings_densely_and_finds_them(words: Vec<Vec<u8>>) {
             let mut interner = Interner::default();
             let mut model: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
             for word in &words {
@@ -119,8 +126,11 @@ mod tests {
                 prop_assert_eq!(new, expected == next);
                 prop_assert_eq!(interner.get(number), &word[..]);
             }
-            let sorted: Vec<Vec<u8>> = interner.sorted().iter().map(|n| interner.get(*n).to_vec()).collect();
-            prop_assert_eq!(sorted, model.keys().cloned().collect::<Vec<_>>());
+            for (word, number) in &model {
+                prop_assert_eq!(interner.find(key_hash(word), word), Some(*number));
+                let longer = [&word[..], b"x"].concat();
+                prop_assert_eq!(interner.find(key_hash(&longer), &longer), model.get(&longer).copied());
+            }
         }
     }
 

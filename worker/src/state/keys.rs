@@ -41,6 +41,23 @@ impl KeyBatch {
             .collect::<Result<Vec<_>, _>>()?;
         self.ends.reserve(rows);
         self.hashes.reserve(rows);
+        if let [
+            Column {
+                lane: Lane::I64(values),
+                nulls: None,
+            },
+        ] = &columns[..]
+        {
+            // The usual key: no decision per row.
+            self.bytes.reserve(rows * 9);
+            for value in values.iter() {
+                let start = self.bytes.len();
+                put_i64(&mut self.bytes, *value);
+                self.ends.push(self.bytes.len());
+                self.hashes.push(key_hash(&self.bytes[start..]));
+            }
+            return Ok(());
+        }
         let mut start = 0;
         for row in 0..rows {
             for column in &columns {

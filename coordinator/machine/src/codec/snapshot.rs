@@ -10,6 +10,7 @@ use super::state::{
 use super::{CodecError, Result, malformed, unknown, wide, wide_bytes};
 use crate::state::{KvEntry, State};
 use holdfast_common::JobId;
+use holdfast_common::inject::{self, bugs};
 use holdfast_proto::command as pb;
 use pb::snapshot_record::Body;
 use prost::Message;
@@ -124,7 +125,11 @@ impl State {
                 job: wide_bytes(job.0),
             }));
         }
-        for (id, session) in &self.sessions {
+        for (id, session) in self
+            .sessions
+            .iter()
+            .filter(|_| !inject::bug(bugs::DEDUP_NOT_IN_SNAPSHOT))
+        {
             written = put(Body::Session(session_to(*id, session)));
         }
         for (key, entry) in &self.kv {

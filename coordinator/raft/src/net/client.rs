@@ -41,9 +41,18 @@ pub(crate) struct NetworkFactory {
     pub(crate) config: Arc<RaftConfig>,
     pub(crate) identity: Arc<Identity>,
     pub(crate) peers: Arc<Peers>,
+    /// The newest term for which this coordinator has asked to be elected.
+    pub(crate) asked_for: Arc<AtomicU64>,
 }
 
 impl NetworkFactory {
+    /// Stamps the beginning of a candidacy, once per term: the moment at which the leader is taken for dead.
+    fn note_candidacy(&self, term: u64) {
+        if self.asked_for.fetch_max(term, Ordering::Relaxed) < term {
+            tracing::info!(term, "asks for votes");
+        }
+    }
+
     fn network(&self, target: u64, node: &NodeInfo, lane: Lane) -> Network {
         let addr = self.peers.addr(target, &node.rpc);
         Network {
@@ -177,6 +186,13 @@ impl RaftNetworkV2<TypeConfig> for Network {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            // openraft pauses after a failure where it hands out the first request. Dialling before that would try a
+            // peer whose port refuses again at once, as fast as it can.
+            let mut input = input;
+            let Some(first) = input.next().await else {
+                return Ok(Box::pin(futures::stream::empty()) as BoxStream<'s, _>);
+            };
+            let input = futures::stream::iter([first]).chain(input);
             let mut client = self.client()?;
             let sent = Arc::new(AtomicU64::new(0));
             let requests = outgoing(input, self.caller(), Arc::clone(&sent));
@@ -230,6 +246,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Rpc<VoteResponse<TypeConfig>> {
+        self.factory.note_candidacy(rpc.vote.leader_id.term);
         let mut client = self.client()?;
         let request = vote_request_to(self.caller(), &rpc);
         let answer = self
@@ -389,3 +406,7 @@ fn snapshot_chunks(caller: pb::Caller, vote: &Vote, snapshot: &Snapshot) -> Vec<
     }));
     chunks
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

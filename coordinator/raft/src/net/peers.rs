@@ -78,5 +78,5 @@ fn connect_lazy(addr: &str) -> Result<Channel, String> {
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true);
-    Ok(endpoint.connect_lazy())
+    Ok(holdfast_runtime::channel(&endpoint))
 }

@@ -8,6 +8,7 @@ use crate::codec::{
 use crate::core::{Core, describe, is_formed};
 use crate::types::{DirId, Snapshot, TypeConfig};
 use futures::{Stream, StreamExt};
+use holdfast_common::inject::{self, points};
 use holdfast_common::limits::RPC_DEADLINE;
 use holdfast_proto::raft as pb;
 use holdfast_proto::raft::raft_server::Raft as RaftService;
@@ -16,6 +17,7 @@ use openraft::raft::TransferLeaderError;
 use prost::bytes::{Bytes, BytesMut};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
@@ -122,6 +124,7 @@ impl RaftService for Server {
         let request = vote_request_from(request).map_err(|e| invalid(&e))?;
         let answer = self.core.raft.vote(request).await.map_err(raft_fatal)?;
         self.note_joined()?;
+        inject::pass(points::RAFT_VOTE_ANSWER);
         Ok(Response::new(vote_response_to(&answer)))
     }
 
@@ -166,6 +169,9 @@ impl RaftService for Server {
         self.admit(first.caller.as_ref())?;
         let first = append_from(first).map_err(|e| invalid(&e))?;
         let contact = self.clone();
+        // Whether the answer that comes next is one to entries, and not to a heartbeat: for the crash point alone.
+        let carried = Arc::new(AtomicBool::new(false));
+        let noted = Arc::clone(&carried);
         // A message that does not decode ends the stream: the caller opens another one.
         let rest = incoming.scan((), |(), message| {
             std::future::ready(message.ok().and_then(|m| append_from(m).ok()))
@@ -176,11 +182,17 @@ impl RaftService for Server {
                 if request.vote.committed {
                     contact.note_leader();
                 }
+                if !request.entries.is_empty() {
+                    noted.store(true, Ordering::Relaxed);
+                }
             });
         let server = self.clone();
         let answers = self.core.raft.stream_append(requests).map(move |result| {
             let result = result.map_err(|e| fatal(&e))?;
             server.note_joined()?;
+            if carried.swap(false, Ordering::Relaxed) {
+                inject::pass(points::RAFT_REPLICATED);
+            }
             Ok(append_result_to(&result))
         });
         Ok(Response::new(Box::pin(answers)))
@@ -253,6 +265,7 @@ impl RaftService for Server {
         let request = request.into_inner();
         self.admit(request.caller.as_ref())?;
         let from = request.caller.map_or(0, |caller| caller.from);
+        crate::removal::require_member(&self.core.view.membership.load(), from)?;
         Ok(Response::new(crate::digests::compare(
             &self.core,
             from,

@@ -3,9 +3,10 @@
 
 use super::flusher::{Durable, Flusher};
 use super::frame;
-use super::{Bounds, ByteBudget, Flushed, LogBackend};
+use super::{Attempts, Bounds, ByteBudget, Flushed, LogBackend};
 use crate::codec::{entry_from, entry_to, log_id_from, log_id_to, vote_from, vote_to};
 use crate::types::{Entry, LogId, Vote};
+use holdfast_common::inject::{self, bugs};
 use openraft::LogIdOptionExt;
 use parking_lot::Mutex;
 use prost::Message;
@@ -67,6 +68,7 @@ pub(super) struct KvBackend<E> {
     flusher: Flusher,
     engine: Arc<E>,
     known: Mutex<Known>,
+    attempts: Attempts,
 }
 
 fn invalid(error: impl std::fmt::Display) -> io::Error {
@@ -127,7 +129,12 @@ impl<E: Engine> KvBackend<E> {
             flusher,
             engine,
             known,
+            attempts: Attempts::default(),
         })
+    }
+
+    fn write(&self, batch: Batch) -> io::Result<()> {
+        self.attempts.attempt(|| self.engine.write(batch))
     }
 }
 
@@ -173,18 +180,22 @@ impl<E: Engine> LogBackend for KvBackend<E> {
             .iter()
             .map(|e| (e.log_id.index(), frame::seal(&entry_to(e).encode_to_vec())))
             .collect();
-        self.engine.write(Batch {
+        self.write(Batch {
             entries,
             ..Batch::default()
         })?;
         known.bounds.last = last.or(known.bounds.last);
+        if inject::bug(bugs::ACK_BEFORE_FSYNC) {
+            flushed.done(Ok(()));
+            return Ok(());
+        }
         self.flusher.sync(flushed)
     }
 
     fn save_vote(&self, vote: Vote, flushed: Flushed) -> io::Result<()> {
         let mut known = self.known.lock();
         let record = frame::seal(&vote_to(&vote).encode_to_vec());
-        self.engine.write(Batch {
+        self.write(Batch {
             records: vec![(VOTE, record)],
             ..Batch::default()
         })?;
@@ -195,7 +206,7 @@ impl<E: Engine> LogBackend for KvBackend<E> {
     fn save_committed(&self, committed: LogId) -> io::Result<()> {
         let mut known = self.known.lock();
         let record = frame::seal(&log_id_to(&committed).encode_to_vec());
-        self.engine.write(Batch {
+        self.write(Batch {
             records: vec![(COMMITTED, record)],
             ..Batch::default()
         })?;
@@ -203,21 +214,21 @@ impl<E: Engine> LogBackend for KvBackend<E> {
         Ok(())
     }
 
-    fn truncate_after(&self, last: Option<LogId>) -> io::Result<()> {
+    fn truncate_after(&self, last: Option<LogId>, flushed: Flushed) -> io::Result<()> {
         let mut known = self.known.lock();
         let range = last.next_index()..known.bounds.last.next_index();
-        self.engine.write(Batch {
+        self.write(Batch {
             delete: Some(range),
             ..Batch::default()
         })?;
         known.bounds.last = last.max(known.bounds.purged);
-        Ok(())
+        self.flusher.sync(flushed)
     }
 
     fn purge(&self, upto: LogId) -> io::Result<()> {
         let mut known = self.known.lock();
         let record = frame::seal(&log_id_to(&upto).encode_to_vec());
-        self.engine.write(Batch {
+        self.write(Batch {
             records: vec![(PURGED, record)],
             ..Batch::default()
         })?;

@@ -3,8 +3,8 @@
 //! What a backend owes:
 //! 1. All writes take effect in the order of the calls, votes and entries alike: a later write is never durable
 //!    without the earlier ones.
-//! 2. `append` and `save_vote` return once the record can be read, and call back once it is durable; they never wait
-//!    for the disk themselves.
+//! 2. `append`, `save_vote` and `truncate_after` return once the record can be read, and call back once it is durable;
+//!    they never wait for the disk themselves.
 //! 3. There are no holes: after a crash, what is left is a prefix of what was written, at least as long as what was
 //!    called back for.
 //! 4. A failed write or fsync is reported to every callback from then on and never retried: the process ends.
@@ -19,13 +19,16 @@ mod kv;
 mod raft_log;
 #[cfg(feature = "rocksdb")]
 mod rocks;
+pub(crate) mod simulated;
 #[cfg(feature = "sled")]
 mod sled_store;
 
 use crate::api::{LogStoreKind, StartError};
 use crate::types::{Entry, LogId, TypeConfig, Vote};
+use holdfast_common::inject::{self, bugs, points};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{LogIdOptionExt, OptionalSend};
+use parking_lot::Mutex;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
@@ -33,18 +36,33 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// Called once, when a record is durable or never will be.
-pub(crate) struct Flushed(Box<dyn FnOnce(io::Result<()>) + Send>);
+type Callback = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// Called exactly once, when a record is durable or never will be: one that is dropped uncalled, with the writer that
+/// held it, reports a failure.
+pub(crate) struct Flushed(Option<Callback>);
 
 impl Flushed {
     pub(crate) fn new(callback: impl FnOnce(io::Result<()>) + Send + 'static) -> Self {
-        Self(Box::new(callback))
+        Self(Some(Box::new(callback)))
     }
 
-    pub(crate) fn done(self, result: io::Result<()>) {
-        (self.0)(result);
+    pub(crate) fn done(mut self, result: io::Result<()>) {
+        if let Some(callback) = self.0.take() {
+            callback(result);
+        }
     }
 }
+
+impl Drop for Flushed {
+    fn drop(&mut self) {
+        if let Some(callback) = self.0.take() {
+            callback(Err(io::Error::other(WRITER_GONE)));
+        }
+    }
+}
+
+const WRITER_GONE: &str = "the log's writer has stopped";
 
 /// Where the log begins and ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,10 +84,25 @@ pub(crate) trait LogBackend: Send + Sync + 'static {
     fn save_vote(&self, vote: Vote, flushed: Flushed) -> io::Result<()>;
     /// Durable whenever a later write is.
     fn save_committed(&self, committed: LogId) -> io::Result<()>;
-    /// Removes everything behind `last`. Durable whenever a later write is.
-    fn truncate_after(&self, last: Option<LogId>) -> io::Result<()>;
+    /// Removes everything behind `last`.
+    fn truncate_after(&self, last: Option<LogId>, flushed: Flushed) -> io::Result<()>;
     /// Removes everything up to `upto`, which may lie beyond the end.
     fn purge(&self, upto: LogId) -> io::Result<()>;
+}
+
+/// After the first failure nothing is tried any more: what the disk holds then is not known.
+#[derive(Default)]
+pub(crate) struct Attempts(Mutex<Option<String>>);
+
+impl Attempts {
+    /// Does it, unless something has failed before.
+    pub(crate) fn attempt<T>(&self, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let mut failed = self.0.lock();
+        if let Some(reason) = failed.as_ref() {
+            return Err(io::Error::other(format!("an earlier write has failed: {reason}")));
+        }
+        act().inspect_err(|error| *failed = Some(error.to_string()))
+    }
 }
 
 /// Bytes that one replication message aims at: well under the limit of an RPC message.
@@ -79,6 +112,7 @@ const READ_BYTES: usize = 2 << 20;
 pub(crate) fn open(kind: LogStoreKind, dir: &Path) -> Result<LogStore, StartError> {
     let opened = match kind {
         LogStoreKind::RaftLog => raft_log::RaftLogBackend::open(dir).map(LogStore::new),
+        LogStoreKind::Simulated => Ok(LogStore::new(simulated::SimulatedBackend::open(dir))),
         #[cfg(feature = "rocksdb")]
         LogStoreKind::RocksDb => rocks::RocksBackend::open_dir(dir).map(LogStore::new),
         #[cfg(feature = "sled")]
@@ -99,23 +133,39 @@ pub(crate) fn open(kind: LogStoreKind, dir: &Path) -> Result<LogStore, StartErro
 #[derive(Clone)]
 pub(crate) struct LogStore {
     backend: Arc<dyn LogBackend>,
+    /// Of the seeded bug [`bugs::VOTE_NOT_SAVED`]; else never set.
+    unsaved_vote: Arc<Mutex<Option<Vote>>>,
 }
 
 impl LogStore {
     pub(crate) fn new(backend: impl LogBackend) -> Self {
         Self {
             backend: Arc::new(backend),
+            unsaved_vote: Arc::default(),
         }
     }
 
-    /// What is underneath, to put something in between.
-    #[cfg(test)]
+    /// What is underneath: to measure it, or to put something in between.
     pub(crate) fn backend(&self) -> Arc<dyn LogBackend> {
         Arc::clone(&self.backend)
     }
 
     pub(crate) fn bounds(&self) -> io::Result<Bounds> {
         self.backend.bounds()
+    }
+
+    /// Writes, and waits until that is durable.
+    async fn until_durable(
+        &self,
+        write: impl FnOnce(&dyn LogBackend, Flushed) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let (sender, durable) = oneshot::channel();
+        let flushed = Flushed::new(move |result| {
+            // The receiver is gone only if openraft has stopped.
+            let _ = sender.send(result);
+        });
+        write(&*self.backend, flushed)?;
+        durable.await.map_err(|_| io::Error::other(WRITER_GONE))?
     }
 
     /// Nothing was ever promised or stored.
@@ -133,11 +183,22 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        if let Some(vote) = *self.unsaved_vote.lock() {
+            return Ok(Some(vote));
+        }
         self.backend.vote()
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
         self.backend.read(start..end, READ_BYTES)
+    }
+}
+
+/// What the seeded bug [`bugs::FSYNC_ERROR_IGNORED`] makes of a failed write.
+fn believed(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(_) if inject::bug(bugs::FSYNC_ERROR_IGNORED) => Ok(()),
+        result => result,
     }
 }
 
@@ -171,15 +232,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        let (sender, durable) = oneshot::channel();
-        let flushed = Flushed::new(move |result| {
-            // The receiver is gone only if openraft has stopped.
-            let _ = sender.send(result);
-        });
-        self.backend.save_vote(*vote, flushed)?;
-        durable
-            .await
-            .map_err(|_| io::Error::other("the log's writer has stopped"))?
+        inject::point(points::RAFT_VOTE_BEFORE)?;
+        if inject::bug(bugs::VOTE_NOT_SAVED) {
+            *self.unsaved_vote.lock() = Some(*vote);
+            return Ok(());
+        }
+        self.until_durable(|backend, flushed| backend.save_vote(*vote, flushed))
+            .await?;
+        inject::pass(points::RAFT_VOTE_AFTER);
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
@@ -200,21 +261,35 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let flushed = Flushed::new(move |result| callback.io_completed(result));
-        self.backend.append(entries.into_iter().collect(), flushed)
+        inject::point(points::RAFT_APPEND_BEFORE)?;
+        let flushed = Flushed::new(move |result| {
+            let result = believed(result);
+            if result.is_ok() {
+                inject::pass(points::RAFT_FLUSHED);
+            }
+            callback.io_completed(result);
+        });
+        believed(self.backend.append(entries.into_iter().collect(), flushed))?;
+        inject::pass(points::RAFT_APPEND_AFTER);
+        Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         if last.next_index() >= self.backend.bounds()?.last.next_index() {
             return Ok(());
         }
-        self.backend.truncate_after(last)
+        inject::point(points::RAFT_TRUNCATE_BEFORE)?;
+        // What may follow is no write to this log: a snapshot that replaces what was cut off. Were that durable and
+        // this not, the log would be found to contradict it.
+        self.until_durable(|backend, flushed| backend.truncate_after(last, flushed))
+            .await
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         if Some(upto) <= self.backend.bounds()?.purged {
             return Ok(());
         }
+        inject::point(points::RAFT_PURGE_BEFORE)?;
         self.backend.purge(upto)
     }
 }
@@ -253,5 +328,7 @@ pub(crate) fn entry_bytes(entry: &Entry) -> usize {
     }
 }
 
+#[cfg(test)]
+mod crash_matrix;
 #[cfg(test)]
 mod tests;

@@ -4,10 +4,11 @@
 //! shows as damage. Without them a damaged length would look like the incomplete record that a crash leaves at the
 //! end, and `raft-log` would drop it together with everything behind it.
 
-use super::{Bounds, ByteBudget, Flushed, LogBackend, entry_bytes};
+use super::{Attempts, Bounds, ByteBudget, Flushed, LogBackend, entry_bytes};
 use crate::codec::{payload_from, payload_to};
 use crate::types::{Entry, LeaderId, LogId, Payload, Vote};
 use codeq::{Decode, Encode};
+use holdfast_common::inject::{self, bugs};
 use openraft::LogIdOptionExt;
 use parking_lot::Mutex;
 use prost::Message;
@@ -22,7 +23,8 @@ use std::time::Duration;
 /// How long the writer waits for company before it syncs. Zero would turn batching off.
 const FLUSH_BATCH_WAIT: Duration = Duration::from_micros(50);
 /// A chunk is deleted as a whole once all of it is purged; the open one stays in memory.
-const CHUNK_BYTES: usize = 16 << 20;
+/// Small in tests, so that they see many.
+const CHUNK_BYTES: usize = if cfg!(test) { 64 << 10 } else { 16 << 20 };
 const CACHE_BYTES: usize = 64 << 20;
 const CACHE_ITEMS: usize = 100_000;
 const READ_BUFFER_BYTES: usize = 1 << 20;
@@ -175,6 +177,7 @@ impl Decode for DiskPayload {
 /// The log in one directory.
 pub(super) struct RaftLogBackend {
     log: Mutex<RaftLog<Types>>,
+    attempts: Attempts,
 }
 
 impl RaftLogBackend {
@@ -190,9 +193,48 @@ impl RaftLogBackend {
         config.log_cache_capacity = Some(CACHE_BYTES);
         config.log_cache_max_items = Some(CACHE_ITEMS);
         Ok(Self {
-            log: Mutex::new(RaftLog::open(Arc::new(config))?),
+            log: Mutex::new(open_log(&Arc::new(config), dir)?),
+            attempts: Attempts::default(),
         })
     }
+
+    /// Some of a write happens on this thread: a new file, a closed one. `raft-log` would go on after a failure there.
+    fn write(&self, act: impl FnOnce(&mut RaftLog<Types>) -> io::Result<()>) -> io::Result<()> {
+        let mut log = self.log.lock();
+        self.attempts.attempt(|| act(&mut log))
+    }
+}
+
+fn open_log(config: &Arc<Config>, dir: &Path) -> io::Result<RaftLog<Types>> {
+    loop {
+        match RaftLog::open(Arc::clone(config)) {
+            Err(_) if inject::bug(bugs::LOST_TAIL_ACCEPTED) && shorten(dir)? => {}
+            opened => return opened,
+        }
+    }
+}
+
+/// What the seeded bug [`bugs::LOST_TAIL_ACCEPTED`] does to a damaged log: cuts an eighth off its last file. False if
+/// there is nothing to cut.
+fn shorten(dir: &Path) -> io::Result<bool> {
+    let mut newest = None;
+    for file in std::fs::read_dir(dir)? {
+        let file = file?;
+        let is_log = file.path().extension().is_some_and(|e| e == "wal");
+        if is_log && file.metadata()?.len() > 0 {
+            newest = newest.max(Some(file.path()));
+        }
+    }
+    let Some(newest) = newest else { return Ok(false) };
+    let file = std::fs::OpenOptions::new().write(true).open(newest)?;
+    let length = file.metadata()?.len();
+    file.set_len(length - length.div_ceil(8))?;
+    Ok(true)
+}
+
+/// Whether appended entries are synced: always, but for a seeded bug.
+fn sync_appended() -> bool {
+    !inject::bug(bugs::ACK_BEFORE_FSYNC)
 }
 
 impl LogBackend for RaftLogBackend {
@@ -232,37 +274,41 @@ impl LogBackend for RaftLogBackend {
     }
 
     fn append(&self, entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
-        let mut log = self.log.lock();
-        log.append(
-            entries
-                .into_iter()
-                .map(|e| (DiskLogId(e.log_id), DiskPayload(e.payload))),
-        )?;
-        log.flush(true, Some(flushed))
+        let entries = entries
+            .into_iter()
+            .map(|e| (DiskLogId(e.log_id), DiskPayload(e.payload)));
+        self.write(|log| {
+            log.append(entries)?;
+            log.flush(sync_appended(), Some(flushed))
+        })
     }
 
     fn save_vote(&self, vote: Vote, flushed: Flushed) -> io::Result<()> {
-        let mut log = self.log.lock();
-        log.save_vote(DiskVote(vote))?;
-        log.flush(true, Some(flushed))
+        self.write(|log| {
+            log.save_vote(DiskVote(vote))?;
+            log.flush(true, Some(flushed))
+        })
     }
 
     fn save_committed(&self, committed: LogId) -> io::Result<()> {
-        let mut log = self.log.lock();
-        log.commit(DiskLogId(committed))?;
-        log.flush(false, None)
+        self.write(|log| {
+            log.commit(DiskLogId(committed))?;
+            log.flush(false, None)
+        })
     }
 
-    fn truncate_after(&self, last: Option<LogId>) -> io::Result<()> {
-        let mut log = self.log.lock();
-        log.truncate(last.next_index())?;
-        Ok(())
+    fn truncate_after(&self, last: Option<LogId>, flushed: Flushed) -> io::Result<()> {
+        self.write(|log| {
+            log.truncate(last.next_index())?;
+            log.flush(true, Some(flushed))
+        })
     }
 
     fn purge(&self, upto: LogId) -> io::Result<()> {
-        let mut log = self.log.lock();
-        log.purge(DiskLogId(upto))?;
-        // Only a synced purge deletes chunks; nobody waits for it.
-        log.flush(true, None)
+        self.write(|log| {
+            log.purge(DiskLogId(upto))?;
+            // Only a synced purge deletes chunks; nobody waits for it.
+            log.flush(sync_appended(), None)
+        })
     }
 }

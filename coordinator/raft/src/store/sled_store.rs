@@ -33,6 +33,7 @@ fn failed(error: sled::Error) -> io::Error {
 
 impl KvBackend<SledEngine> {
     pub(super) fn open_dir(dir: &Path) -> io::Result<Self> {
+        remove_unfinished(dir)?;
         // No thread of sled's own syncs: ours does, when somebody waits.
         let config = sled::Config::new()
             .path(dir)
@@ -47,6 +48,26 @@ impl KvBackend<SledEngine> {
             file,
             blobs: dir.join("blobs"),
         })
+    }
+}
+
+/// Removes what a crash left half written and sled would take for damage: a copy of its index that has not got its name
+/// yet, and the settings of a store that has no file of data yet.
+fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    for file in std::fs::read_dir(dir)? {
+        let file = file?;
+        let name = file.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            std::fs::remove_file(file.path())?;
+        }
+    }
+    if std::fs::metadata(dir.join("db")).is_ok_and(|data| data.len() > 0) {
+        return Ok(());
+    }
+    match std::fs::remove_file(dir.join("conf")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

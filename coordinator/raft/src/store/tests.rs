@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 use tempfile::TempDir;
 
-const KINDS: &[LogStoreKind] = &[
+pub(super) const KINDS: &[LogStoreKind] = &[
     LogStoreKind::RaftLog,
     #[cfg(feature = "rocksdb")]
     LogStoreKind::RocksDb,
@@ -46,18 +46,18 @@ async fn openrafts_conformance_suite_passes() {
     }
 }
 
-fn id(term: u64, index: u64) -> LogId {
+pub(super) fn id(term: u64, index: u64) -> LogId {
     LogId::new(LeaderId { term, node_id: 1 }, index)
 }
 
-fn vote(term: u64) -> Vote {
+pub(super) fn vote(term: u64) -> Vote {
     Vote {
         leader_id: LeaderId { term, node_id: 1 },
         committed: true,
     }
 }
 
-fn entry(term: u64, index: u64) -> Entry {
+pub(super) fn entry(term: u64, index: u64) -> Entry {
     let payload = match index % 5 {
         0 => Payload::Blank,
         1 => {
@@ -88,14 +88,14 @@ async fn append(store: &mut LogStore, term: u64, range: std::ops::Range<u64>) {
 
 /// Everything that a store holds.
 #[derive(Debug, Clone, PartialEq)]
-struct Content {
-    bounds: Bounds,
-    vote: Option<Vote>,
-    committed: Option<LogId>,
-    entries: Vec<Entry>,
+pub(super) struct Content {
+    pub(super) bounds: Bounds,
+    pub(super) vote: Option<Vote>,
+    pub(super) committed: Option<LogId>,
+    pub(super) entries: Vec<Entry>,
 }
 
-async fn content(store: &mut LogStore) -> Content {
+pub(super) async fn content(store: &mut LogStore) -> Content {
     Content {
         bounds: store.bounds().unwrap(),
         vote: store.read_vote().await.unwrap(),
@@ -193,6 +193,9 @@ fn copy_dir(from: &Path) -> TempDir {
     let to = tempfile::tempdir().unwrap();
     for file in std::fs::read_dir(from).unwrap() {
         let file = file.unwrap().path();
+        if file.is_dir() {
+            continue;
+        }
         std::fs::copy(&file, to.path().join(file.file_name().unwrap())).unwrap();
     }
     to
@@ -366,5 +369,47 @@ fn a_store_that_is_not_built_in_says_so() {
     if cfg!(not(feature = "rocksdb")) {
         let error = open(LogStoreKind::RocksDb, dir.path()).err().unwrap().to_string();
         assert!(error.contains("--features rocksdb"), "{error}");
+    }
+}
+
+#[test]
+fn a_callback_is_called_once_even_if_its_writer_drops_it() {
+    let (tx, rx) = channel();
+    let again = tx.clone();
+    super::Flushed::new(move |result| tx.send(result.is_ok()).unwrap()).done(Ok(()));
+    drop(super::Flushed::new(move |result| {
+        again.send(result.is_ok()).unwrap()
+    }));
+    assert_eq!(rx.iter().collect::<Vec<_>>(), [true, false]);
+}
+
+/// An orderly end writes and syncs what is queued: nobody is told of a failure.
+#[tokio::test]
+async fn closing_a_store_fails_nothing_that_is_queued() {
+    for kind in KINDS {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(*kind, dir.path()).unwrap();
+        let (tx, rx) = channel();
+        for index in 0..20 {
+            let tx = tx.clone();
+            let flushed = super::Flushed::new(move |result| tx.send(result.is_ok()).unwrap());
+            store.backend.append(vec![entry(1, index)], flushed).unwrap();
+        }
+        drop((store, tx));
+        assert_eq!(rx.iter().collect::<Vec<_>>(), [true; 20], "{kind}");
+    }
+}
+
+/// What follows a truncation may be a snapshot, which is no write to the log.
+#[tokio::test]
+async fn a_truncation_is_on_disk_when_it_returns() {
+    for kind in KINDS {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(*kind, dir.path()).unwrap();
+        append(&mut store, 1, 0..12).await;
+        store.truncate_after(Some(id(1, 8))).await.unwrap();
+        let copy = copy_dir(dir.path());
+        let found = open(*kind, copy.path()).unwrap().bounds().unwrap();
+        assert_eq!(found.last, Some(id(1, 8)), "{kind}");
     }
 }

@@ -188,6 +188,37 @@ impl Cluster {
         }
     }
 
+    /// Writes at whoever leads, again if that changes meanwhile: a busy machine may depose a leader at any time.
+    pub async fn write(&self, key: &str) {
+        let start = Instant::now();
+        loop {
+            let leader = self.leader().await;
+            match self.node(leader).propose(put(key, 1)).await {
+                Ok(_) => return,
+                Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
+            }
+        }
+    }
+
+    /// Removes a member at whoever leads, in the same way.
+    pub async fn remove(&self, id: NodeId) {
+        let start = Instant::now();
+        loop {
+            let leader = self.leader().await;
+            let member = self
+                .node(leader)
+                .metrics()
+                .members
+                .iter()
+                .any(|member| member.id == id);
+            match self.node(leader).remove_member(id).await {
+                Ok(()) => return,
+                Err(_) if !member => return,
+                Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
+            }
+        }
+    }
+
     /// Transfers are refused while followers have only just appeared.
     pub async fn transfer(&self, from: NodeId, to: Option<NodeId>) -> NodeId {
         let start = Instant::now();

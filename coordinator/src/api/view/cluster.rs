@@ -4,6 +4,7 @@
 
 use super::Scene;
 use super::workers::free_slots;
+use crate::features::FEATURE_LEVEL;
 use holdfast_machine::state::JobStatus;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,9 @@ pub struct ClusterInfo {
     pub leader_epoch: Option<u64>,
     /// The features that every member supports.
     pub feature_level: u32,
+    /// Those that the answering coordinator's build supports.
+    #[serde(default)]
+    pub supported_feature_level: u32,
     /// Which coordinator gave this answer.
     pub answered_by: u64,
     /// Its build.
@@ -96,6 +100,7 @@ pub fn cluster(scene: Scene<'_>, raft: RaftView, version: &str) -> ClusterInfo {
         cluster_name: state.cluster.as_ref().map(|c| c.name.clone()).unwrap_or_default(),
         leader_epoch: state.leader.as_ref().map(|l| l.epoch.0),
         feature_level: state.feature_level,
+        supported_feature_level: FEATURE_LEVEL,
         answered_by: raft.own_id,
         version: version.to_owned(),
         coordinators: raft.coordinators,
@@ -200,6 +205,7 @@ mod tests {
             json["coordinators"][0],
             serde_json::json!({"id":1,"rpc":"127.0.0.1:7101","rest":"127.0.0.1:8081","role":"follower","last_log":40,"applied":null})
         );
+        assert_eq!(json["supported_feature_level"], FEATURE_LEVEL);
         assert_eq!(json["workers"][0]["resource_id"], "worker-1");
         assert_eq!(json["workers"][0]["heartbeat_age_ms"], 500);
         assert_eq!(json["workers"][0]["pid"], 4711);

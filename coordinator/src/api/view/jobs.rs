@@ -368,6 +368,9 @@ pub struct ExceptionEntry {
     pub task_manager_id: Option<String>,
     /// Of which attempt, from 1; 0 before the first.
     pub attempt: u32,
+    /// Flink's field, filled by its failure enrichers; there are none here.
+    #[serde(default)]
+    pub failure_labels: BTreeMap<String, String>,
     /// Flink's field; failures of one attempt are recorded once.
     pub concurrent_exceptions: Vec<ExceptionEntry>,
 }
@@ -400,6 +403,7 @@ fn exception(failure: &Failure) -> ExceptionEntry {
         endpoint: named(&failure.worker),
         task_manager_id: named(&failure.worker),
         attempt: failure.attempt_number,
+        failure_labels: BTreeMap::new(),
         concurrent_exceptions: Vec::new(),
     }
 }

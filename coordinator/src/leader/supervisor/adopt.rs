@@ -1,11 +1,13 @@
 //! Watching tasks: whether those of an attempt that an earlier leader started are healthy and can be adopted, and
 //! whether those of a running attempt still are.
 
-use super::{Ctx, FailureNote, Phase, Plan, Supervisor, worker_name, workers_of};
+use super::{Ctx, FailureNote, Phase, Plan, Purpose, Supervisor, worker_name, workers_of};
 use crate::leader::input::{Level, Report, TaskKey};
 use crate::leader::tracker::Phase as CheckpointPhase;
 use crate::leader::wire::is_live;
+use holdfast_common::inject::{self, bugs};
 use holdfast_common::{CheckpointId, Incarnation};
+use holdfast_machine::command::Command;
 use holdfast_machine::state::{Attempt, Job, JobStatus};
 use holdfast_proto::control::coordinator_message::Body;
 use holdfast_proto::control::{AbortCheckpoint, Settled, TaskStatus, Trigger};
@@ -29,6 +31,14 @@ impl Supervisor {
         };
         match self.verdict(ctx, attempt) {
             Verdict::NotYet => {}
+            Verdict::Healthy if inject::bug(bugs::RESTART_ON_LEADER_CHANGE) => {
+                self.fail(FailureNote {
+                    message: "the leader changed".to_owned(),
+                    immediate: true,
+                    ..FailureNote::default()
+                });
+                self.record_trouble(ctx, job);
+            }
             Verdict::Healthy => self.adopt(ctx, job, attempt),
             Verdict::Broken { worker, message } if job.status == JobStatus::Running => {
                 self.fail(FailureNote {
@@ -104,12 +114,23 @@ impl Supervisor {
             .map(|r| r.checkpoint_seen)
             .max()
             .unwrap_or_default();
-        let known = newest.map_or(CheckpointId(0), |c| c.id);
+        // Right after a restore workers have seen the restored checkpoint and none of this attempt.
+        let known = newest.map(|c| c.id).max(attempt.restored).unwrap_or_default();
         if seen > known {
             // Of an earlier leader, and not in the log: with this leader's claim in the log it can never come.
             self.abort(ctx, job, seen, "the leader changed");
         }
         if let Some(c) = newest {
+            if inject::bug(bugs::STALE_ABORT) {
+                let command = Command::CheckpointFailed {
+                    epoch: ctx.epoch,
+                    job: job.id,
+                    checkpoint: c.id,
+                    triggered_ms: c.triggered_ms,
+                    reason: "the leader changed".to_owned(),
+                };
+                self.propose(ctx, Purpose::CheckpointFailed, command);
+            }
             if c.committed {
                 self.settle(ctx, job, c.id);
             } else if !c.damaged && !c.retired {
@@ -224,7 +245,8 @@ impl Supervisor {
             ctx.send(worker, body);
         }
         let Some(c) = self.tracker.in_flight() else {
-            if newest.is_none_or(|c| c.id < seen) && seen.0 > 0 {
+            let known = newest.map(|c| c.id).max(attempt.restored).unwrap_or_default();
+            if seen > known {
                 let body = abort_body(ctx, job, seen, "it was aborted while the worker was away");
                 ctx.send(worker, body);
             }

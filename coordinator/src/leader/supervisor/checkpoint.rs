@@ -1,51 +1,20 @@
-//! Checkpoints of a job: carries out the tracker's steps, keeps it in step with the log, has sinks commit, and keeps
-//! retention going.
+//! Checkpoints of a job: carries out the tracker's steps, keeps it in step with the log, and has sinks commit.
 
 use super::adopt::broadcast;
 use super::{Ctx, FailureNote, Phase, Purpose, Supervisor, final_checkpoint};
-use crate::leader::cleaner::{to_collect, to_retire};
 use crate::leader::commit::{CommitStep, CommitTask, Want};
 use crate::leader::input::{Effect, Level};
 use crate::leader::tracker::{InFlight, Phase as CheckpointPhase, Step};
-use holdfast_common::limits::CHECKPOINT_ID_BLOCK;
+use holdfast_common::inject::{self, bugs};
+use holdfast_common::limits::{CHECKPOINT_ID_BLOCK, COMMITTABLES_JOB_BYTES_MAX};
 use holdfast_common::{CheckpointId, Incarnation, VertexId, keygroup, keys, layout};
 use holdfast_machine::command::Command;
 use holdfast_machine::state::{Attempt, Checkpoint, Job, JobStatus};
 use holdfast_proto::control::coordinator_message::Body;
 use holdfast_proto::control::{Commit, Trigger};
 use holdfast_proto::snapshot::{Committable, Manifest, SinkCommittables, SubtaskPart, VertexState};
+use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Least time between two searches for orphans of one job: each lists the job's objects.
-const SWEEP_PAUSE_MS: u64 = 30_000;
-/// Waits before a failed collection is tried again.
-const COLLECT_RETRY_MS: (u64, u64) = (1_000, 60_000);
-
-/// What is under way of retention and collection.
-#[derive(Debug, Default)]
-pub(super) struct Cleanup {
-    proposing: bool,
-    collecting: bool,
-    sweeping: bool,
-    sweep_wanted: bool,
-    swept_at_ms: Option<u64>,
-    retry_at_ms: u64,
-    tries: u32,
-}
-
-impl Cleanup {
-    pub(super) fn request_sweep(&mut self) {
-        self.sweep_wanted = true;
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        !self.proposing && !self.collecting
-    }
-
-    pub(super) fn next_deadline(&self) -> Option<u64> {
-        (self.tries > 0 && self.is_idle()).then_some(self.retry_at_ms)
-    }
-}
 
 impl Supervisor {
     /// What the log says of the checkpoint in flight, if it waits for its commit.
@@ -157,6 +126,10 @@ impl Supervisor {
             return;
         };
         let sinks = merge_sinks(c);
+        let bytes: usize = sinks.iter().map(Message::encoded_len).sum();
+        if bytes > COMMITTABLES_JOB_BYTES_MAX {
+            return self.too_much_output(ctx, job, bytes);
+        }
         let vertices = shape
             .vertices
             .iter()
@@ -192,6 +165,24 @@ impl Supervisor {
         self.committables = Some((c.id, sinks));
     }
 
+    /// Sinks have prepared more for checkpoints that never completed than a manifest may hold. The attempt fails rather
+    /// than stopping its checkpoints: without any, its output and what a restart repeats would grow without a bound.
+    fn too_much_output(&mut self, ctx: &mut Ctx<'_>, job: &Job, bytes: usize) {
+        let Some(id) = self.tracker.in_flight().map(|c| c.id) else {
+            return;
+        };
+        let reason = format!(
+            "its sinks' unfinished output is described by {bytes} bytes, more than the {COMMITTABLES_JOB_BYTES_MAX} that a \
+             checkpoint may hold: too many checkpoints have failed since the last complete one"
+        );
+        let steps = self.tracker.written(ctx.now.mono_ms, id, Err(reason.clone()));
+        self.apply_steps(ctx, job, steps);
+        self.fail(FailureNote {
+            message: format!("checkpoint {id} cannot be taken: {reason}"),
+            ..FailureNote::default()
+        });
+    }
+
     fn propose_complete(&mut self, ctx: &mut Ctx<'_>, job: &Job, sha256: [u8; 32]) {
         let Some(c) = self.tracker.in_flight() else {
             return;
@@ -215,6 +206,9 @@ impl Supervisor {
             damaged: false,
         };
         let (id, attempt) = (c.id, c.attempt);
+        if inject::bug(bugs::COMMIT_BEFORE_ENTRY) {
+            self.commit_early(ctx, job, id);
+        }
         let command = Command::CompleteCheckpoint {
             epoch: ctx.epoch,
             job: job.id,
@@ -222,6 +216,22 @@ impl Supervisor {
             checkpoint,
         };
         self.propose(ctx, Purpose::Complete(id), command);
+    }
+
+    /// What the seeded bug `commit-before-entry` does.
+    fn commit_early(&self, ctx: &mut Ctx<'_>, job: &Job, id: CheckpointId) {
+        let sinks = self.committables.as_ref().map(|(_, sinks)| sinks.clone());
+        let attempt = job.attempt.as_ref().map(|a| a.id).unwrap_or_default();
+        let want = Want {
+            checkpoint: Some(id),
+            attempt,
+            recover: false,
+        };
+        let task = CommitTask::new(want, sinks);
+        if let Some(worker) = commit_workers(ctx, job).first() {
+            let body = self.commit_body(ctx, job, &task);
+            ctx.send(*worker, body);
+        }
     }
 
     /// What has to be committed now, if anything.
@@ -244,6 +254,9 @@ impl Supervisor {
                 attempt: attempt.id,
                 recover: true,
             }),
+            Phase::Running if inject::bug(bugs::COMMIT_AFTER_START) => {
+                uncommitted.filter(|_| newest.is_some_and(|c| c.attempt == attempt.id))
+            }
             Phase::Running => uncommitted,
             // The checkpoint is in the log, so its output belongs to the result whatever became of the job.
             Phase::Ended { .. } if job.status == JobStatus::Failed && !self.commit_given_up => uncommitted,
@@ -299,7 +312,16 @@ impl Supervisor {
         let Some(task) = &self.commit else {
             return;
         };
-        let body = Body::Commit(Commit {
+        let body = self.commit_body(ctx, job, task);
+        ctx.send(worker, body);
+    }
+
+    fn commit_body(&self, ctx: &Ctx<'_>, job: &Job, task: &CommitTask) -> Body {
+        let (part, mut sinks) = task.slice();
+        if self.phase == Phase::Recovering && inject::bug(bugs::NO_COMMIT_REPLAY) {
+            sinks = &[];
+        }
+        Body::Commit(Commit {
             leader_epoch: ctx.epoch.0,
             job_id: job.id.to_bytes().to_vec().into(),
             attempt: task.want.attempt.0,
@@ -307,10 +329,11 @@ impl Supervisor {
             sql: job.sql.clone(),
             config: job.settings.clone(),
             plan_fingerprint: job.fingerprint.clone(),
-            sinks: task.sinks().to_vec(),
-            recover: task.want.recover,
-        });
-        ctx.send(worker, body);
+            sinks: sinks.to_vec(),
+            recover: part.recover,
+            slice: part.slice,
+            slices: part.slices,
+        })
     }
 
     /// A commit is done; if its checkpoint's record does not say so yet, it is proposed.
@@ -332,97 +355,6 @@ impl Supervisor {
             checkpoint,
         };
         self.propose(ctx, Purpose::CommitDone(checkpoint), command);
-    }
-
-    /// Keeps retention and collection going.
-    pub(super) fn drive_cleanup(&mut self, ctx: &mut Ctx<'_>, job: &Job) {
-        if !self.cleanup.is_idle() || ctx.now.mono_ms < self.cleanup.retry_at_ms {
-            return;
-        }
-        let retire = to_retire(job, self.settings.retention);
-        if !retire.is_empty() {
-            self.cleanup.proposing = true;
-            let command = Command::RetireCheckpoints {
-                epoch: ctx.epoch,
-                job: job.id,
-                checkpoints: retire,
-            };
-            return self.propose(ctx, Purpose::Cleanup, command);
-        }
-        let floor = self.sweep_floor(ctx, job);
-        let Some(work) = to_collect(job, floor) else {
-            return;
-        };
-        self.cleanup.collecting = true;
-        self.cleanup.sweeping = floor.is_some();
-        ctx.out.push(Effect::Collect {
-            job: job.id,
-            work: Box::new(work),
-        });
-    }
-
-    /// Below which number orphans may be collected, if it is time.
-    fn sweep_floor(&self, ctx: &Ctx<'_>, job: &Job) -> Option<CheckpointId> {
-        if let Phase::Ended { swept } = self.phase {
-            let last_write_is_over = self.stopping.is_empty();
-            return (!swept && last_write_is_over).then_some(CheckpointId(u64::MAX));
-        }
-        let rested = self
-            .cleanup
-            .swept_at_ms
-            .is_none_or(|at| ctx.now.mono_ms >= at.saturating_add(SWEEP_PAUSE_MS));
-        if !self.cleanup.sweep_wanted || !rested || job.attempt.is_none() {
-            return None;
-        }
-        self.tracker.floor()
-    }
-
-    /// A collection has ended.
-    pub fn collected(&mut self, ctx: &mut Ctx<'_>, result: Result<BTreeSet<CheckpointId>, String>) {
-        self.cleanup.collecting = false;
-        match result {
-            Ok(gone) => {
-                self.cleanup.tries = 0;
-                self.cleanup.retry_at_ms = 0;
-                if self.cleanup.sweeping {
-                    self.cleanup.swept_at_ms = Some(ctx.now.mono_ms);
-                    self.cleanup.sweep_wanted = false;
-                    if let Phase::Ended { swept } = &mut self.phase {
-                        *swept = true;
-                    }
-                }
-                if !gone.is_empty() {
-                    self.cleanup.proposing = true;
-                    let command = Command::ForgetCheckpoints {
-                        epoch: ctx.epoch,
-                        job: self.job,
-                        checkpoints: gone.into_iter().collect(),
-                    };
-                    self.propose(ctx, Purpose::Cleanup, command);
-                }
-            }
-            Err(reason) => {
-                let (first, most) = COLLECT_RETRY_MS;
-                let wait = first.saturating_mul(1 << self.cleanup.tries.min(16)).min(most);
-                self.cleanup.tries += 1;
-                self.cleanup.retry_at_ms = ctx.now.mono_ms.saturating_add(wait);
-                ctx.note(
-                    Level::Warn,
-                    self.job,
-                    format!("objects of retired checkpoints could not be deleted, tried again in {wait} ms: {reason}"),
-                );
-            }
-        }
-        self.cleanup.sweeping = false;
-    }
-
-    /// A proposal to retire or forget was answered.
-    pub(super) fn cleanup_answered(&mut self, ctx: &Ctx<'_>, refused: bool) {
-        self.cleanup.proposing = false;
-        if refused {
-            self.cleanup.tries += 1;
-            self.cleanup.retry_at_ms = ctx.now.mono_ms.saturating_add(COLLECT_RETRY_MS.0);
-        }
     }
 }
 

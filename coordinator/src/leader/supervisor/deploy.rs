@@ -5,8 +5,9 @@ use crate::leader::commit::Want;
 use crate::leader::input::{Effect, Level};
 use crate::leader::placement::{Candidate, place};
 use crate::leader::restart::Decision;
+use holdfast_common::inject::{self, bugs};
 use holdfast_common::limits::{CANCEL_WAIT, DEPLOY_DEADLINE};
-use holdfast_common::{AttemptId, Incarnation};
+use holdfast_common::{AttemptId, CheckpointId, Incarnation};
 use holdfast_machine::command::{Command, Response};
 use holdfast_machine::state::{Attempt, Failure, Job, SlotAssignment};
 use holdfast_proto::control::coordinator_message::Body;
@@ -161,6 +162,9 @@ impl Supervisor {
             if ctx.registry.session(worker).is_none() {
                 continue;
             }
+            if inject::bug(bugs::TWO_ATTEMPTS) {
+                continue;
+            }
             self.stopping.insert(worker, attempt.id);
             let body = Body::Cancel(Cancel {
                 leader_epoch: ctx.epoch.0,
@@ -285,7 +289,8 @@ impl Supervisor {
             return;
         }
         // The very first attempt has nothing to commit and nobody's remains to remove.
-        if attempt.number <= 1 && attempt.restored.is_none() {
+        let nothing = attempt.number <= 1 && attempt.restored.is_none();
+        if nothing || inject::bug(bugs::COMMIT_AFTER_START) {
             return self.begin_deploy(ctx, job, attempt);
         }
         self.phase = Phase::Recovering;
@@ -326,15 +331,16 @@ impl Supervisor {
     }
 
     pub(super) fn send_deploy(&self, ctx: &mut Ctx<'_>, job: &Job, attempt: &Attempt, worker: Incarnation) {
-        let restore = attempt
-            .restored
-            .and_then(|id| job.checkpoints.get(&id))
-            .map(|c| Restore {
-                checkpoint: c.id.0,
-                attempt: c.attempt.0,
-                manifest_path: c.manifest_path.clone(),
-                manifest_sha256: c.manifest_sha256.to_vec().into(),
-            });
+        let mut restored = attempt.restored;
+        if inject::bug(bugs::WRONG_CHECKPOINT) {
+            restored = restored.map(|id| before(job, id));
+        }
+        let restore = restored.and_then(|id| job.checkpoints.get(&id)).map(|c| Restore {
+            checkpoint: c.id.0,
+            attempt: c.attempt.0,
+            manifest_path: c.manifest_path.clone(),
+            manifest_sha256: c.manifest_sha256.to_vec().into(),
+        });
         let slots = attempt
             .assignment
             .iter()
@@ -416,6 +422,15 @@ impl Supervisor {
         };
         self.propose(ctx, Purpose::AttemptRunning, command);
     }
+}
+
+/// The restorable checkpoint before another, or that one; for the seeded bug `wrong-checkpoint`.
+fn before(job: &Job, id: CheckpointId) -> CheckpointId {
+    let older = job.checkpoints.range(..id).rev();
+    older
+        .map(|(_, c)| c)
+        .find(|c| !c.damaged && !c.retired)
+        .map_or(id, |c| c.id)
 }
 
 /// A worker went although the attempt had completed a checkpoint: the job makes progress, so the delay need not grow as

@@ -2,17 +2,22 @@
 //! reconciliation that follows decides.
 
 use super::{Ctx, EXPLANATION_WAIT_MS, FailureNote, Phase, Purpose, RETRY_MS, Supervisor, worker_name};
-use crate::leader::input::{FromWorker, Level, ReadFailure};
+use crate::leader::commit::CommitTask;
+use crate::leader::input::{CommitPart, FromWorker, Level, ReadFailure};
 use crate::leader::registry::LostWorker;
 use crate::leader::registry::Registry;
 use crate::leader::tracker::Decided;
 use crate::live::{LiveJob, LiveTask, PendingCheckpoint};
+use holdfast_common::inject::{self, bugs};
 use holdfast_common::{AttemptId, CheckpointId, Incarnation};
 use holdfast_machine::command::{Rejection, Response};
 use holdfast_machine::state::Job;
 use holdfast_proto::control::TaskStatus;
 use holdfast_proto::snapshot::SinkCommittables;
 use std::collections::BTreeMap;
+
+/// Which commit a worker speaks of.
+type Commit = (AttemptId, CheckpointId, CommitPart);
 
 impl Supervisor {
     /// A worker says something about this job.
@@ -67,15 +72,19 @@ impl Supervisor {
                 self.apply_steps(ctx, job, steps);
             }
             FromWorker::CommitDone {
-                attempt, checkpoint, ..
-            } => self.commit_done(ctx, job, attempt, checkpoint),
+                attempt,
+                checkpoint,
+                part,
+                ..
+            } => self.commit_done(ctx, job, (attempt, checkpoint, part)),
             FromWorker::CommitFailed {
                 attempt,
                 checkpoint,
+                part,
                 reason,
                 retryable,
                 ..
-            } => self.commit_failed(ctx, job, (attempt, checkpoint), reason, retryable),
+            } => self.commit_failed(ctx, job, (attempt, checkpoint, part), reason, retryable),
             FromWorker::Cancelled { attempt, .. } if self.stopping.get(&worker) == Some(&attempt) => {
                 self.stopping.remove(&worker);
             }
@@ -84,7 +93,8 @@ impl Supervisor {
     }
 
     fn is_active(&self, job: &Job, attempt: AttemptId) -> bool {
-        self.active_attempt(job).is_some_and(|a| a.id == attempt)
+        self.active_attempt(job)
+            .is_some_and(|a| a.id == attempt || inject::bug(bugs::TWO_ATTEMPTS))
     }
 
     fn deploy_failed(&mut self, job: &Job, worker: Incarnation, reason: &str, damaged: bool) {
@@ -106,30 +116,22 @@ impl Supervisor {
         });
     }
 
-    fn commit_done(&mut self, ctx: &mut Ctx<'_>, job: &Job, attempt: AttemptId, checkpoint: CheckpointId) {
-        let done = self
-            .commit
-            .as_ref()
-            .map(|task| task.want)
-            .filter(|want| want.attempt == attempt && want.checkpoint.unwrap_or_default() == checkpoint);
-        if let Some(want) = done {
+    fn commit_done(&mut self, ctx: &mut Ctx<'_>, job: &Job, of: Commit) {
+        let task = self.commit.as_mut().filter(|task| is_about(task, of));
+        if let Some(task) = task
+            && task.committed(of.2)
+        {
+            let want = task.want;
             self.committed = Some(want);
             self.record_commit(ctx, job, want);
         }
     }
 
-    fn commit_failed(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        job: &Job,
-        of: (AttemptId, CheckpointId),
-        reason: String,
-        retryable: bool,
-    ) {
+    fn commit_failed(&mut self, ctx: &mut Ctx<'_>, job: &Job, of: Commit, reason: String, retryable: bool) {
         let Some(task) = self
             .commit
             .as_mut()
-            .filter(|t| t.want.attempt == of.0 && t.want.checkpoint.unwrap_or_default() == of.1)
+            .filter(|task| is_about(task, of) && task.slice().0 == of.2)
         else {
             return;
         };
@@ -342,6 +344,10 @@ impl Supervisor {
             pending,
         })
     }
+}
+
+fn is_about(task: &CommitTask, of: Commit) -> bool {
+    task.want.attempt == of.0 && task.want.checkpoint.unwrap_or_default() == of.1
 }
 
 fn name_in(job: &Job, worker: Incarnation) -> String {

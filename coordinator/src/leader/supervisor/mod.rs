@@ -5,6 +5,7 @@
 
 mod adopt;
 mod checkpoint;
+mod cleanup;
 mod deploy;
 mod end;
 mod events;
@@ -215,7 +216,7 @@ pub struct Supervisor {
     shortage: Option<String>,
     /// What workers had reported when the job ended.
     last_view: Option<crate::live::LiveJob>,
-    cleanup: checkpoint::Cleanup,
+    cleanup: cleanup::Cleanup,
 }
 
 impl Supervisor {
@@ -249,7 +250,7 @@ impl Supervisor {
             all_finished: false,
             shortage: None,
             last_view: None,
-            cleanup: checkpoint::Cleanup::default(),
+            cleanup: cleanup::Cleanup::default(),
         }
     }
 

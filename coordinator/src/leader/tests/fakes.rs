@@ -397,6 +397,9 @@ fn obey(body: Body, own: &Bytes, running: &Mutex<Running>, store: &MemStore) -> 
                 job_id: m.job_id,
                 attempt: m.attempt,
                 checkpoint: m.checkpoint,
+                slice: m.slice,
+                slices: m.slices,
+                recover: m.recover,
             })]
         }
         _ => Vec::new(),

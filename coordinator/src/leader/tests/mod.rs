@@ -2,7 +2,7 @@
 //! workers that attach over gRPC.
 #![allow(clippy::unwrap_used)]
 
-mod fakes;
+pub(crate) mod fakes;
 mod random;
 mod runtime;
 mod scenarios;

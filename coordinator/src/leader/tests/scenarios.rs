@@ -500,3 +500,52 @@ fn many_killed_workers_do_not_make_the_delay_grow_while_the_job_gets_on() {
         "{causes:?}"
     );
 }
+
+#[test]
+fn a_commit_too_large_for_one_message_goes_in_slices() {
+    let mut world = running(3, 2, 2);
+    world.prepared = (300, bytes::Bytes::from_static(b"a file"));
+    let before = world.committed.len();
+    world.until(500, "such a commit is done", |w| {
+        w.commit_parts.values().any(|parts| parts.len() > 2)
+    });
+    world.until(500, "and the next ones", |w| w.committed.len() > before + 2);
+    assert_eq!(world.job().attempts, 1);
+}
+
+#[test]
+fn a_commit_in_slices_outlives_its_worker_and_its_leader() {
+    let mut world = running(3, 2, 2);
+    world.prepared = (300, bytes::Bytes::from_static(b"a file"));
+    world.slices_until = 1;
+    world.until(500, "a slice is done", |w| {
+        w.commit_parts.values().any(|parts| parts.len() == 1)
+    });
+    let checkpoint = *world
+        .commit_parts
+        .iter()
+        .find(|(_, parts)| parts.len() == 1)
+        .unwrap()
+        .0;
+    world.kill(0);
+    world.depose();
+    world.lead();
+    world.slices_until = u32::MAX;
+    world.until(5_000, "the commit is done", |w| w.committed.contains(&checkpoint));
+    let before = completed(&world);
+    world.until(10_000, "checkpoints go on", |w| completed(w) > before);
+}
+
+#[test]
+fn output_that_piles_up_beyond_the_limit_fails_the_attempt_by_name() {
+    let mut world = running(3, 2, 2);
+    let half = holdfast_common::limits::COMMITTABLES_JOB_BYTES_MAX / 2;
+    world.prepared = (1, bytes::Bytes::from(vec![0; half]));
+    world.until(1_000, "the attempt fails", |w| !w.job().exceptions.is_empty());
+    let message = world.job().exceptions.iter().next_back().unwrap().message.clone();
+    assert!(message.contains("unfinished output"), "{message}");
+    assert!(world.job().checkpoint_stats.failed > 0);
+    world.prepared = (1, bytes::Bytes::new());
+    let before = completed(&world);
+    world.until(20_000, "the job goes on", |w| completed(w) > before);
+}

@@ -3,7 +3,8 @@
 
 use crate::leader::core::{Core, CoreConfig};
 use crate::leader::input::{
-    CollectWork, Effect, FromWorker, Hello, Input, Now, ReadFailure, Report, SessionId, TaskAck, TaskKey,
+    CollectWork, CommitPart, Effect, FromWorker, Hello, Input, Now, ReadFailure, Report, SessionId, TaskAck,
+    TaskKey,
 };
 use crate::leader::shape::{Shape, VertexShape};
 use holdfast_common::{
@@ -65,6 +66,12 @@ pub struct World {
     pub quorum: bool,
     pub stalled: Vec<(u64, Command)>,
     pub hold_commits: bool,
+    /// Commits of this slice and later ones are not answered.
+    pub slices_until: u32,
+    /// How many committables every task prepares per checkpoint, and what each holds.
+    pub prepared: (usize, bytes::Bytes),
+    /// Slices of commits that some worker has done.
+    pub commit_parts: BTreeMap<u64, BTreeSet<u32>>,
     seed: u64,
     next_session: SessionId,
     next_incarnation: u128,
@@ -103,6 +110,9 @@ impl World {
             quorum: true,
             stalled: Vec::new(),
             hold_commits: false,
+            slices_until: u32::MAX,
+            prepared: (1, bytes::Bytes::new()),
+            commit_parts: BTreeMap::new(),
             seed,
             next_session: 0,
             next_incarnation: 0,
@@ -577,7 +587,7 @@ impl World {
                 let said: Vec<FromWorker> = a
                     .tasks
                     .iter()
-                    .map(|t| answer_trigger(attempt, m.checkpoint, *t, storage_up))
+                    .map(|t| answer_trigger(attempt, m.checkpoint, *t, storage_up, &self.prepared))
                     .collect();
                 worker.outbox.extend(said);
             }
@@ -589,17 +599,26 @@ impl World {
                     .push_back(FromWorker::Cancelled { job: JOB, attempt });
             }
             Body::Commit(m) => {
-                if self.hold_commits {
+                if self.hold_commits || m.slice >= self.slices_until {
                     return;
                 }
                 if m.recover {
                     self.recovered.insert(m.attempt);
                 }
-                self.committed.insert(m.checkpoint);
+                let parts = self.commit_parts.entry(m.checkpoint).or_default();
+                parts.insert(m.slice);
+                if parts.len() == m.slices as usize {
+                    self.committed.insert(m.checkpoint);
+                }
                 worker.outbox.push_back(FromWorker::CommitDone {
                     job: JOB,
                     attempt: AttemptId(m.attempt),
                     checkpoint: CheckpointId(m.checkpoint),
+                    part: CommitPart {
+                        slice: m.slice,
+                        slices: m.slices,
+                        recover: m.recover,
+                    },
                 });
             }
             _ => {}
@@ -607,7 +626,13 @@ impl World {
     }
 }
 
-fn answer_trigger(attempt: AttemptId, checkpoint: u64, task: TaskKey, storage_up: bool) -> FromWorker {
+fn answer_trigger(
+    attempt: AttemptId,
+    checkpoint: u64,
+    task: TaskKey,
+    storage_up: bool,
+    prepared: &(usize, bytes::Bytes),
+) -> FromWorker {
     let checkpoint_id = CheckpointId(checkpoint);
     if !storage_up {
         return FromWorker::Declined {
@@ -631,11 +656,14 @@ fn answer_trigger(attempt: AttemptId, checkpoint: u64, task: TaskKey, storage_up
             }),
             committables: vec![SinkCommittables {
                 uid: "sink".into(),
-                committables: vec![Committable {
-                    checkpoint,
-                    subtask: task.1,
-                    ..Committable::default()
-                }],
+                committables: vec![
+                    Committable {
+                        checkpoint,
+                        subtask: task.1,
+                        data: prepared.1.clone(),
+                    };
+                    prepared.0
+                ],
             }],
             state_bytes: 1,
         },

@@ -1,0 +1,127 @@
+//! One leader per term, and neither term nor leader epoch ever goes back on any coordinator, restarts included.
+
+use super::Case;
+use super::ops::{Op, ops, sweep};
+use crate::history::{Checker, Event, Finding};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The checker.
+pub struct Fencing;
+
+fn judge_node(case: &mut Case, node: &str, sights: &[Op<'_>]) {
+    sweep(
+        sights,
+        |floor: &mut (u64, u64, u64), op| {
+            let (term, epoch) = (op.number("term").unwrap_or(0), op.number("epoch").unwrap_or(0));
+            *floor = (term.max(floor.0), epoch.max(floor.1), op.id);
+        },
+        |op, floor| {
+            case.count("sights");
+            let term = op.number("term").unwrap_or(0);
+            if term < floor.0 {
+                case.violation(format!(
+                    "{node} had seen term {}, and then {}",
+                    floor.0,
+                    op.told()
+                ));
+            }
+        },
+    );
+}
+
+/// A leader that answers for itself names the epoch that it has claimed; of two epochs the later term has the greater one.
+fn judge_terms(case: &mut Case, sights: &[Op<'_>]) {
+    let mut leaders: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+    for op in sights {
+        if let (Some(term), Some(leader)) = (op.number("term"), op.number("leader")) {
+            leaders.entry(term).or_default().insert(leader);
+        }
+    }
+    case.add("terms", leaders.len() as u64);
+    for (term, who) in leaders.iter().filter(|(_, who)| who.len() > 1) {
+        case.violation(format!("term {term} had the leaders {who:?}"));
+    }
+}
+
+/// What the harness's own watch heard of each coordinator, in the order in which it heard it.
+fn judge_roles(case: &mut Case, history: &[Event]) {
+    let mut terms: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut leaders: BTreeMap<u64, BTreeSet<&str>> = BTreeMap::new();
+    for event in history
+        .iter()
+        .filter(|e| e.workload == "cluster" && e.f == "role")
+    {
+        case.count("roles");
+        let term = event.number("term").unwrap_or(0);
+        let known = terms.entry(&event.process).or_default();
+        if term < *known {
+            case.violation(format!(
+                "{:.1} ms: {} is in term {term} and was in term {known}",
+                super::ops::ms(event.t),
+                event.process
+            ));
+        }
+        *known = term.max(*known);
+        if event.text("role") == Some("leader") {
+            leaders.entry(term).or_default().insert(&event.process);
+        }
+    }
+    for (term, who) in leaders.iter().filter(|(_, who)| who.len() > 1) {
+        case.violation(format!("term {term} was led by {who:?}"));
+    }
+}
+
+/// Manifests of one job carry epochs that never go back as checkpoints go up.
+fn judge_manifests(case: &mut Case, history: &[Event]) {
+    let all = ops(history, "catalogue");
+    for (job, fetches) in super::catalogue::by_job(&all, "fetch") {
+        let mut of: BTreeMap<(u64, u64), (u64, u64)> = BTreeMap::new();
+        for fetch in fetches.iter().filter(|f| f.text("outcome") == Some("ok")) {
+            if let (Some(id), Some(epoch), Some(attempt)) =
+                (fetch.number("id"), fetch.number("epoch"), fetch.number("attempt"))
+            {
+                of.insert((id, attempt), (epoch, fetch.id));
+            }
+        }
+        case.add("manifests", of.len() as u64);
+        let mut floor = (0, 0);
+        for ((id, _), (epoch, by)) in of {
+            if epoch < floor.0 {
+                case.violation(format!(
+                    "job {job}: epoch {epoch} completed checkpoint {id} (#{by}) after epoch {}",
+                    floor.0
+                ));
+            }
+            floor = floor.max((epoch, id));
+        }
+    }
+}
+
+impl Checker for Fencing {
+    fn name(&self) -> &'static str {
+        "fencing"
+    }
+
+    fn check(&self, history: &[Event]) -> Finding {
+        let mut all = ops(history, "catalogue");
+        all.retain(|op| op.f == "cluster" && op.is_ok());
+        let mut case = Case::default();
+        let nodes: BTreeSet<&str> = all.iter().filter_map(|op| op.text("node")).collect();
+        for node in nodes {
+            let sights: Vec<Op<'_>> = all
+                .iter()
+                .filter(|op| op.text("node") == Some(node))
+                .cloned()
+                .collect();
+            judge_node(&mut case, node, &sights);
+        }
+        judge_terms(&mut case, &all);
+        judge_roles(&mut case, history);
+        judge_manifests(&mut case, history);
+        case.finish(
+            self.name(),
+            "leaders and epochs are fenced",
+            &["sights", "roles", "manifests"],
+        )
+    }
+}

@@ -1,0 +1,292 @@
+//! One process of the product: its command line, environment, log, end.
+
+use super::{Setup, config};
+use crate::check::words::note;
+use crate::env::{Env, Place, Role, netns};
+use crate::history::Event;
+use crate::plan::Fault;
+use crate::world::World;
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest that a killed process may take to go; one that waits for a frozen disk takes until the thaw.
+const GONE: Duration = Duration::from_secs(25);
+
+/// How a process is started.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// Further environment, for this start only.
+    pub extra: BTreeMap<String, String>,
+    /// The other release's binary from now on (`Some(true)`), or this one's again.
+    pub other_release: Option<bool>,
+    /// Whether its end will be no surprise.
+    pub expected: bool,
+}
+
+/// A process of the product, running or not.
+pub(crate) struct Node {
+    place: Place,
+    binary: PathBuf,
+    other_binary: Option<PathBuf>,
+    use_other: bool,
+    args: Vec<String>,
+    environment: BTreeMap<String, String>,
+    log: PathBuf,
+    child: Option<Child>,
+    stdin: Option<ChildStdin>,
+    /// Whether its end is no surprise.
+    expected: bool,
+    /// When the supervisor starts it again.
+    pub(super) again_at: Option<Instant>,
+    /// How much of the log was read.
+    pub(super) read: u64,
+}
+
+impl Node {
+    pub(super) fn new(env: &Env, place: &Place, setup: &Setup<'_>) -> Result<Self> {
+        let mut environment = setup.plan.environment.clone();
+        environment.insert("RUST_BACKTRACE".into(), "1".into());
+        environment.insert(
+            "HOLDFAST_INJECT_LOG".into(),
+            setup
+                .logs
+                .join(format!("{}.inject", place.name))
+                .display()
+                .to_string(),
+        );
+        let (binary, args) = match place.role {
+            Role::Objects => {
+                let me = std::env::current_exe().context("cannot tell where this program lies")?;
+                let log = setup.logs.join("objects.jsonl").display().to_string();
+                let listen = place.main.to_string();
+                let seed = setup.plan.seed.to_string();
+                let args = ["objd", "--listen", &listen, "--log", &log, "--seed", &seed].map(str::to_owned);
+                (me, args.to_vec())
+            }
+            _ => {
+                let file = env.home().join(format!("{}.yaml", place.name));
+                std::fs::write(&file, config::yaml(env, &setup.plan.swarm, place))?;
+                let role = if place.role == Role::Coordinator {
+                    "coordinator"
+                } else {
+                    "worker"
+                };
+                let args = vec![role.to_owned(), "--config".into(), file.display().to_string()];
+                (setup.binary.to_owned(), args)
+            }
+        };
+        // A clock can only be moved in a process that was started with the library.
+        let clocks = setup
+            .plan
+            .steps
+            .iter()
+            .any(|step| matches!(step.fault, Fault::Clock { .. }));
+        if let (true, Some(shim), true) = (clocks, setup.shim, place.role != Role::Objects) {
+            let clock = clock_file(env, &place.name);
+            std::fs::write(&clock, [0u8; 16])?;
+            environment.insert("LD_PRELOAD".into(), shim.display().to_string());
+            environment.insert("SHIM_CLOCK_FILE".into(), clock.display().to_string());
+        }
+        Ok(Self {
+            place: place.clone(),
+            binary,
+            other_binary: setup.other_binary.map(Path::to_owned),
+            use_other: false,
+            args,
+            environment,
+            log: setup.logs.join(format!("{}.log", place.name)),
+            child: None,
+            stdin: None,
+            expected: false,
+            again_at: None,
+            read: 0,
+        })
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.place.role
+    }
+
+    pub(super) fn log(&self) -> &Path {
+        &self.log
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.place.name
+    }
+
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    pub(super) fn runs(&mut self) -> bool {
+        self.child
+            .as_mut()
+            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    pub(super) fn start(&mut self, env: &Env, world: &World, start: Start) -> Result<()> {
+        ensure!(self.child.is_none(), "{} runs already", self.place.name);
+        if let Some(other) = start.other_release {
+            self.use_other = other;
+        }
+        let binary = self
+            .other_binary
+            .as_ref()
+            .filter(|_| self.use_other)
+            .unwrap_or(&self.binary);
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .with_context(|| self.log.display().to_string())?;
+        let piped = self.place.role == Role::Objects;
+        let mut command = Command::new(binary);
+        command
+            .args(&self.args)
+            .envs(&self.environment)
+            .envs(&start.extra)
+            .current_dir(env.home())
+            .stdin(if piped { Stdio::piped() } else { Stdio::null() })
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let mut spawn = move || command.spawn();
+        let spawned = match &self.place.namespace {
+            Some(namespace) => netns::inside(namespace, spawn)?,
+            None => spawn(),
+        };
+        let mut child = spawned.with_context(|| binary.display().to_string())?;
+        if let Some(cgroup) = env.cgroup(&self.place.name)
+            && let Err(error) = cgroup.adopt(child.id())
+        {
+            // It may have ended already; the watcher tells.
+            eprintln!("jepsen: {}: {error:#}", self.place.name);
+        }
+        self.stdin = child.stdin.take();
+        self.expected = start.expected;
+        self.again_at = None;
+        world.record(self.event(world, "start").with("pid", child.id()));
+        self.child = Some(child);
+        Ok(())
+    }
+
+    pub(super) fn event(&self, world: &World, f: &str) -> Event {
+        note(world.now(), &format!("node:{}", self.place.name), "cluster", f)
+    }
+
+    pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
+        let Some(child) = self.child.as_mut() else {
+            bail!("{} does not run", self.place.name);
+        };
+        // A pid is only signalled while its process is known not to have been reaped.
+        ensure!(
+            matches!(child.try_wait(), Ok(None)),
+            "{} does not run",
+            self.place.name
+        );
+        let pid = Pid::from_raw(i32::try_from(child.id())?);
+        kill(pid, signal).with_context(|| format!("{signal} to {}", self.place.name))
+    }
+
+    pub(super) fn kill(&mut self, world: &World) -> Result<()> {
+        self.expected = true;
+        self.again_at = None;
+        let Some(child) = self.child.as_mut() else {
+            return Ok(());
+        };
+        // Rust's kill does nothing to a process that has ended; a stopped one dies all the same.
+        child.kill().ok();
+        let end = Instant::now() + GONE;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            ensure!(
+                Instant::now() < end,
+                "{} is not gone within {GONE:?}",
+                self.place.name
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        self.ended(world, status);
+        Ok(())
+    }
+
+    pub(super) fn expect_exit(&mut self, expected: bool) {
+        self.expected = expected;
+        if expected {
+            self.again_at = None;
+        }
+    }
+
+    /// Looks whether it has ended; answers whether that was unexpected.
+    pub(super) fn look(&mut self, world: &World) -> bool {
+        let Some(child) = self.child.as_mut() else {
+            return false;
+        };
+        match child.try_wait() {
+            Ok(Some(status)) => self.ended(world, status),
+            _ => false,
+        }
+    }
+
+    fn ended(&mut self, world: &World, status: ExitStatus) -> bool {
+        use std::os::unix::process::ExitStatusExt;
+        self.child = None;
+        self.stdin = None;
+        // A point that was armed ends its process, as it should.
+        let fired = fired(&self.environment);
+        let expected = self.expected || fired > 0;
+        let mut event = self
+            .event(world, "exit")
+            .with("expected", expected)
+            .with("fired", fired);
+        if let Some(code) = status.code() {
+            event = event.with("code", code);
+        }
+        if let Some(signal) = status.signal() {
+            event = event.with("signal", signal);
+        }
+        world.record(event.because(status.to_string()));
+        !self.expected
+    }
+
+    pub(super) fn tell(&mut self, line: &str) -> Result<()> {
+        let stdin = self
+            .stdin
+            .as_mut()
+            .with_context(|| format!("{} does not listen", self.place.name))?;
+        writeln!(stdin, "{line}")?;
+        Ok(stdin.flush()?)
+    }
+
+    /// Kills without record: the end of the run.
+    pub(super) fn end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
+/// Crash points that have fired in this process so far, by its own log.
+fn fired(environment: &BTreeMap<String, String>) -> u64 {
+    let Some(path) = environment.get("HOLDFAST_INJECT_LOG") else {
+        return 0;
+    };
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().filter(|line| line.starts_with("fired ")).count() as u64
+}
+
+/// The file by which a process's clock is moved: offset in nanoseconds, drift in parts per million.
+#[must_use]
+pub fn clock_file(env: &Env, name: &str) -> PathBuf {
+    env.home().join(format!("clock-{name}"))
+}

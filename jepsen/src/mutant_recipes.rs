@@ -1,0 +1,288 @@
+//! For each seeded bug: under which workloads and faults it shows, and which checker has to notice.
+//!
+//! A recipe that runs without its bug must be valid; with it, the named checker must say invalid within the runs.
+
+/// How one seeded bug is caught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recipe {
+    /// Workloads of each run.
+    pub workloads: &'static [&'static str],
+    /// Faults of each run, by their names in plans.
+    pub faults: &'static [&'static str],
+    /// The checker that has to say invalid.
+    pub checker: &'static str,
+    /// Runs at most, each with another seed.
+    pub runs: u32,
+    /// Length of each run's fault phase.
+    pub seconds: u32,
+}
+
+const fn recipe_of(
+    workloads: &'static [&'static str],
+    faults: &'static [&'static str],
+    checker: &'static str,
+    runs: u32,
+    seconds: u32,
+) -> Recipe {
+    Recipe {
+        workloads,
+        faults,
+        checker,
+        runs,
+        seconds,
+    }
+}
+
+/// Recipes by the names of `holdfast_common::inject::bugs`.
+pub const RECIPES: &[(&str, Recipe)] = &[
+    // Consensus, its disk, the state machine.
+    (
+        "ack-before-fsync",
+        recipe_of(&["register"], &["power-loss-all"], "register-versioned", 6, 12),
+    ),
+    (
+        "vote-not-saved",
+        recipe_of(
+            &["register", "catalogue"],
+            &["kill-leader", "kill-all", "partition-leader"],
+            "fencing",
+            6,
+            15,
+        ),
+    ),
+    (
+        "fsync-error-ignored",
+        recipe_of(
+            &["register"],
+            &["fsync-error", "power-loss-all"],
+            "register-versioned",
+            8,
+            15,
+        ),
+    ),
+    (
+        "stale-read",
+        recipe_of(
+            &["register"],
+            &["partition-leader", "pause-leader"],
+            "register-versioned",
+            6,
+            15,
+        ),
+    ),
+    (
+        "no-dedup",
+        recipe_of(&["register"], &["kill-leader"], "register-versioned", 2, 10),
+    ),
+    (
+        "dedup-not-in-snapshot",
+        recipe_of(
+            &["register"],
+            &["kill-all", "rolling-restart"],
+            "register-versioned",
+            6,
+            15,
+        ),
+    ),
+    (
+        "cas-ignores-version",
+        recipe_of(&["register"], &["kill-leader"], "register-versioned", 2, 10),
+    ),
+    (
+        "apply-twice",
+        recipe_of(&["register"], &["kill-follower", "kill-all"], "digests", 6, 15),
+    ),
+    (
+        "lost-tail-accepted",
+        recipe_of(
+            &["register"],
+            &["torn-write", "power-loss-all"],
+            "register-versioned",
+            8,
+            15,
+        ),
+    ),
+    // The leader's services.
+    (
+        "complete-before-all-acks",
+        recipe_of(&["eos", "catalogue"], &["kill-worker"], "eos", 6, 15),
+    ),
+    (
+        "commit-before-entry",
+        recipe_of(&["eos"], &["kill-leader", "storage-slow"], "commits", 6, 15),
+    ),
+    (
+        "no-commit-replay",
+        recipe_of(
+            &["eos"],
+            &["kill-all", "kill-worker", "kill-leader"],
+            "eos",
+            8,
+            15,
+        ),
+    ),
+    (
+        "commit-after-start",
+        recipe_of(&["eos"], &["kill-all", "kill-worker"], "eos", 8, 15),
+    ),
+    (
+        "stale-abort",
+        recipe_of(
+            &["eos", "catalogue"],
+            &["pause-leader", "partition-leader"],
+            "catalogue",
+            8,
+            15,
+        ),
+    ),
+    (
+        "collect-by-age",
+        recipe_of(&["catalogue"], &["kill-worker"], "catalogue", 3, 12),
+    ),
+    (
+        "delete-on-step-down",
+        recipe_of(
+            &["catalogue"],
+            &["pause-leader", "partition-leader", "transfer-leader"],
+            "catalogue",
+            4,
+            15,
+        ),
+    ),
+    (
+        "restart-on-leader-change",
+        recipe_of(&["catalogue"], &["kill-leader"], "undisturbed", 3, 12),
+    ),
+    (
+        "two-attempts",
+        recipe_of(
+            &["eos", "attempts"],
+            &["pause-worker", "partition-worker"],
+            "attempts",
+            8,
+            15,
+        ),
+    ),
+    (
+        "resurrect-cancelled",
+        recipe_of(&["jobs"], &["kill-leader", "term-leader"], "jobs", 6, 15),
+    ),
+    (
+        "submit-twice",
+        recipe_of(&["jobs"], &["kill-leader"], "jobs", 3, 12),
+    ),
+    (
+        "wrong-checkpoint",
+        recipe_of(&["catalogue"], &["kill-worker"], "catalogue", 4, 15),
+    ),
+    // Workers and connectors.
+    (
+        "skip-alignment",
+        recipe_of(&["eos", "bank"], &["kill-worker", "kill-workers"], "eos", 6, 15),
+    ),
+    (
+        "stale-attempt-accepted",
+        recipe_of(
+            &["attempts"],
+            &["pause-leader", "pause-worker"],
+            "attempts",
+            8,
+            15,
+        ),
+    ),
+    (
+        "source-offset-ahead",
+        recipe_of(&["eos"], &["kill-worker"], "eos", 3, 12),
+    ),
+    (
+        "source-offset-behind",
+        recipe_of(&["eos"], &["kill-worker"], "eos", 3, 12),
+    ),
+    (
+        "visible-on-prepare",
+        recipe_of(&["eos"], &["kill-worker", "storage-slow"], "commits", 4, 12),
+    ),
+    (
+        "prepare-not-synced",
+        recipe_of(&["eos"], &["power-loss"], "eos", 8, 15),
+    ),
+    (
+        "commit-not-idempotent",
+        recipe_of(&["eos"], &["kill-worker", "kill-leader"], "eos", 4, 15),
+    ),
+    (
+        "state-lost-on-restore",
+        recipe_of(&["eos"], &["kill-worker"], "eos", 3, 12),
+    ),
+    (
+        "timer-lost-on-restore",
+        recipe_of(&["eos"], &["kill-worker"], "eos", 3, 12),
+    ),
+    (
+        "barrier-overtakes",
+        recipe_of(&["eos", "bank"], &["kill-worker"], "eos", 4, 15),
+    ),
+    (
+        "pending-dropped",
+        recipe_of(
+            &["eos"],
+            &["storage-errors", "storage-outage", "kill-leader"],
+            "eos",
+            8,
+            15,
+        ),
+    ),
+];
+
+/// The recipe of a seeded bug.
+#[must_use]
+pub fn recipe(name: &str) -> Option<Recipe> {
+    RECIPES
+        .iter()
+        .find(|(bug, _)| *bug == name)
+        .map(|(_, recipe)| *recipe)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{check, plan, workload};
+    use holdfast_common::inject::bugs::BUGS;
+
+    #[test]
+    fn every_bug_has_a_recipe_of_things_that_exist() {
+        assert_eq!(RECIPES.len(), BUGS.len());
+        let faults: Vec<&str> = plan::FAULTS
+            .iter()
+            .flat_map(|(_, members)| members.iter().copied())
+            .collect();
+        for bug in BUGS {
+            let recipe = recipe(bug.name).unwrap_or_else(|| panic!("no recipe for {}", bug.name));
+            assert!(check::by_name(recipe.checker).is_some(), "{}", bug.name);
+            assert!(
+                recipe.workloads.iter().all(|w| workload::NAMES.contains(w)),
+                "{}",
+                bug.name
+            );
+            assert!(
+                recipe.faults.iter().all(|f| faults.contains(f)),
+                "{}: {:?}",
+                bug.name,
+                recipe.faults
+            );
+            // The checker is one that a workload of the recipe brings along, or one that judges every run.
+            let mut checkers: Vec<&str> = check::general().iter().map(|c| c.name()).collect();
+            for name in recipe.workloads {
+                checkers.extend(
+                    workload::by_name(name, 1)
+                        .unwrap()
+                        .checkers()
+                        .iter()
+                        .map(|c| c.name()),
+                );
+            }
+            assert!(checkers.contains(&recipe.checker), "{}", bug.name);
+        }
+    }
+}
