@@ -220,7 +220,6 @@ pub enum LogStoreKind {
     /// Feature `sled`.
     Sled,
     /// A simulator's disk; exists nowhere else.
-    #[doc(hidden)]
     Simulated,
 }
 

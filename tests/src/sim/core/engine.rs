@@ -1,9 +1,8 @@
 //! A worker's engine: builds, starts, stops and checkpoints the tasks of attempts, and commits what sinks have prepared.
 
+use super::files::{decode_file, names};
 use super::ops::{Op, OpResult, Outside};
-use super::tasks::{
-    Captured, Kind, Local, SINK, SOURCE, Task, TaskId, TaskKey, Wish, decode_file, names, prepare,
-};
+use super::tasks::{Captured, Kind, Local, SINK, SOURCE, Task, TaskId, TaskKey, Wish, prepare};
 use super::worker::{AttemptKey, CommitKey, Said, WorkerDone};
 use super::world::{Completion, Event, Proc, World};
 use bytes::Bytes;

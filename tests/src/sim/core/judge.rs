@@ -1,12 +1,11 @@
 //! Looks at what happens, entry by entry, message by message, file by file, and says what must not be.
 
 use super::checks::{Completed, Record};
+use super::files::{decode_file, names};
 use super::log::Payload;
-use super::ops::{Op, OpResult, OutputFile};
 use super::plan::Profile;
-use super::tasks::{decode_file, names};
 use super::world::World;
-use holdfast_common::{AttemptId, CheckpointId, JobId, layout};
+use holdfast_common::{AttemptId, CheckpointId, JobId};
 use holdfast_machine::command::{Command, Proposal, Rejection, Response};
 use holdfast_machine::invariants;
 use holdfast_machine::state::{Checkpoint, JobStatus, State};
@@ -456,108 +455,5 @@ impl World {
             return wrong("the restored checkpoint is not committed");
         }
         None
-    }
-
-    /// An operation outside takes effect.
-    pub(super) fn carry_out_op(&mut self, op: &Op) -> OpResult {
-        match op {
-            Op::Pause { .. } => OpResult::Done,
-            Op::Prepare { name, file } => {
-                self.directory.files.insert(name.clone(), file.clone());
-                OpResult::Done
-            }
-            Op::Publish {
-                pending,
-                visible,
-                file,
-            } => {
-                let (result, changed) = self.directory.publish(pending, visible, file);
-                if changed {
-                    self.judge_visible(file);
-                }
-                result
-            }
-            Op::Files { job } => {
-                let of_job = self.directory.files.iter().filter(|(_, f)| f.job == *job);
-                OpResult::Files(of_job.map(|(name, f)| (name.clone(), f.clone())).collect())
-            }
-            Op::Remove { name } => {
-                if let Some(file) = self.directory.files.remove(name)
-                    && file.visible
-                {
-                    self.judge_removed(&file);
-                }
-                OpResult::Done
-            }
-            storage => {
-                if let Op::Delete { paths } = storage
-                    && !self.store.health.down
-                {
-                    self.judge_deleted(paths);
-                }
-                let (before, after) = self.store.health.flaky;
-                let (before, after) = (self.rng.chance(before), self.rng.chance(after));
-                self.store.apply(storage, before, after)
-            }
-        }
-    }
-
-    fn judge_visible(&mut self, file: &OutputFile) {
-        let record = self.checks.jobs.entry(file.job).or_default();
-        let covered = record
-            .completed
-            .range(file.checkpoint.0..)
-            .any(|(_, c)| c.attempt == file.attempt.0);
-        let mut wrong = Vec::new();
-        if !covered {
-            wrong.push(("visible-after-entry", format!("{file:?}")));
-        }
-        for rows in &file.rows {
-            let visible = record.visible.entry(rows.split).or_default();
-            if !visible.add(rows.from, rows.to) {
-                wrong.push(("no-row-twice", format!("rows {rows:?} of {file:?}")));
-            }
-        }
-        let prefix = record.visible.values().all(super::checks::Visible::is_prefix);
-        if !prefix && !record.undoing && wrong.is_empty() {
-            wrong.push((
-                "output-is-a-prefix",
-                format!("after {file:?}: {:?}", record.visible),
-            ));
-        }
-        record.undoing &= !prefix;
-        for (invariant, detail) in wrong {
-            self.violation(invariant, detail);
-        }
-    }
-
-    fn judge_removed(&mut self, file: &OutputFile) {
-        self.count("files taken back");
-        let record = self.checks.jobs.entry(file.job).or_default();
-        for rows in &file.rows {
-            record.visible.entry(rows.split).or_default().remove(rows.from);
-        }
-        record.undoing = !record.visible.values().all(super::checks::Visible::is_prefix);
-        if !record.completed.values().any(|c| c.damaged) {
-            self.violation("rows-vanish-only-after-damage", format!("{file:?}"));
-        }
-    }
-
-    fn judge_deleted(&mut self, paths: &[String]) {
-        let Some(cluster) = self.checks.reference.cluster.as_ref().map(|c| c.id) else {
-            return;
-        };
-        let needed = paths.iter().find(|path| {
-            self.checks.reference.jobs.values().any(|job| {
-                let owner = layout::parse_checkpoint_path(cluster, job.id, path);
-                owner.is_some_and(|(id, attempt)| {
-                    let checkpoint = job.checkpoints.get(&id);
-                    checkpoint.is_some_and(|c| c.attempt == attempt && !c.retired && !c.damaged)
-                })
-            })
-        });
-        if let Some(path) = needed.cloned() {
-            self.violation("objects-are-kept", format!("'{path}' is deleted"));
-        }
     }
 }

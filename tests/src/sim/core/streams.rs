@@ -1,7 +1,7 @@
 //! Streams between workers and coordinators: in order, delayed, held while the link is cut, and lost with what was on
 //! its way when a connection breaks.
 
-use super::worker::{Link, Said};
+use super::worker::Said;
 use super::world::{Event, Proc, World};
 use holdfast_coordinator::leader::input::Input;
 use holdfast_coordinator::leader::wire;
@@ -74,11 +74,9 @@ impl World {
         self.at(at_us, Some(Proc::Worker(worker)), event);
     }
 
-    /// True if the message does not arrive now: it is lost, or waits for the link to heal.
+    /// The message, if it arrives now; `None` if it is lost, or waits for the link to heal.
     fn is_held_up(&mut self, stream: u64, event: Event) -> Option<Event> {
-        let Some(s) = self.streams.get(&stream) else {
-            return None;
-        };
+        let s = self.streams.get(&stream)?;
         let end = matches!(
             event,
             Event::Down { body: None, .. } | Event::Up { said: None, .. }
@@ -290,5 +288,25 @@ impl World {
                 Link::Seeking => None,
             })
             .collect()
+    }
+}
+
+/// The connection to the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Link {
+    Seeking,
+    Attached {
+        stream: u64,
+        heard_us: u64,
+        sequence: u64,
+    },
+}
+
+impl Link {
+    pub(super) fn stream(self) -> Option<u64> {
+        match self {
+            Self::Seeking => None,
+            Self::Attached { stream, .. } => Some(stream),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Simulated tasks of an attempt on a worker: sources that count, sinks that check that nothing is missing and write
 //! files. Alignment and what a sink keeps until a checkpoint is settled are the real aligner and the real sink operator.
 
+use super::files::{decode_file, encode_file, names, numbers};
 use super::ops::{Op, OpResult, OutputFile, Outside, Rows};
 use super::worker::AttemptKey;
 use super::world::{Event, Proc, World};
@@ -120,67 +121,6 @@ impl SinkWriter for Writer {
             }])
         }))
     }
-}
-
-/// The hidden and the visible name of a file.
-pub(super) fn names(file: &OutputFile) -> (String, String) {
-    let OutputFile {
-        job,
-        attempt,
-        checkpoint,
-        subtask,
-        ..
-    } = file;
-    (
-        format!("{job}/.part-{attempt}-{subtask}-c{checkpoint}.pending"),
-        format!(
-            "{job}/part-{checkpoint:08}-{attempt}-{subtask}",
-            checkpoint = checkpoint.0
-        ),
-    )
-}
-
-fn encode_file(file: &OutputFile) -> Vec<u8> {
-    let mut bytes = file.job.to_bytes().to_vec();
-    let mut put = |n: u64| bytes.extend_from_slice(&n.to_le_bytes());
-    for n in [file.attempt.0, file.checkpoint.0, u64::from(file.subtask)] {
-        put(n);
-    }
-    for rows in &file.rows {
-        for n in [u64::from(rows.split), rows.from, rows.to] {
-            put(n);
-        }
-    }
-    bytes
-}
-
-/// The numbers in a record.
-fn numbers(bytes: &[u8]) -> Vec<u64> {
-    bytes
-        .chunks_exact(8)
-        .filter_map(|c| c.try_into().ok().map(u64::from_le_bytes))
-        .collect()
-}
-
-/// Reads a committable back.
-pub(super) fn decode_file(bytes: &[u8]) -> Option<OutputFile> {
-    let job = JobId::from_bytes(bytes.get(..16)?).ok()?;
-    let n = numbers(bytes.get(16..)?);
-    let rows = n.get(3..)?.chunks_exact(3);
-    Some(OutputFile {
-        job,
-        attempt: AttemptId(*n.first()?),
-        checkpoint: CheckpointId(*n.get(1)?),
-        subtask: u32::try_from(*n.get(2)?).ok()?,
-        visible: false,
-        rows: rows
-            .map(|r| Rows {
-                split: u32::try_from(r[0]).unwrap_or(u32::MAX),
-                from: r[1],
-                to: r[2],
-            })
-            .collect(),
-    })
 }
 
 impl Task {

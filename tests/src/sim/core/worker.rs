@@ -2,6 +2,7 @@
 //! simulated tasks. The ledger, which decides what is stale and what must be said again, is the real one.
 
 use super::coordinator::{HEARTBEAT_MS, TIMEOUT_MS};
+use super::streams::Link;
 use super::tasks::Local;
 use super::world::{Event, Proc, Queued, World};
 use holdfast_common::{AttemptId, CheckpointId, ClusterId, Incarnation, JobId, LeaderEpoch};
@@ -23,26 +24,6 @@ pub(super) type CommitKey = (JobId, AttemptId, CheckpointId, (u32, u32, bool));
 const SEEK_US: (u64, u64) = (20_000, 50_000);
 /// A coordinator that does not answer is asked anew.
 const ASK_US: u64 = 5_000_000;
-
-/// The connection to the leader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Link {
-    Seeking,
-    Attached {
-        stream: u64,
-        heard_us: u64,
-        sequence: u64,
-    },
-}
-
-impl Link {
-    pub(super) fn stream(self) -> Option<u64> {
-        match self {
-            Self::Seeking => None,
-            Self::Attached { stream, .. } => Some(stream),
-        }
-    }
-}
 
 /// What a side task brings back.
 pub(super) enum WorkerDone {
