@@ -64,7 +64,7 @@ pub enum Verdict {
 /// A checker's finding.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Finding {
-    /// The checker's name: `register-wgl`, `register-versioned`, `jobs`, `catalogue`, `attempts`, `fencing`, `eos`, `liveness`, `coverage`, ...
+    /// The checker's name: `register-wgl`, `jobs`, `catalogue`, `eos`, `liveness`, `coverage`, ...
     pub checker: String,
     /// Its verdict.
     pub verdict: Verdict,

@@ -162,10 +162,15 @@ fn state_of(pid: i32) -> Option<char> {
     after_command(&stat).trim_start().chars().next()
 }
 
-/// Whether a process exists and is no zombie.
+/// Whether a process exists and is no zombie. A killed process whose first thread has ended lives on as long as another
+/// one does: until then its ports are not free.
 #[must_use]
 pub fn alive(pid: i32) -> bool {
-    state_of(pid).is_some_and(|state| state != 'Z' && state != 'X')
+    match state_of(pid) {
+        None | Some('X') => false,
+        Some('Z') => std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1),
+        Some(_) => true,
+    }
 }
 
 /// Whether the command line of `pid` names `dir`.

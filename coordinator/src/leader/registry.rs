@@ -287,19 +287,35 @@ impl Registry {
         changes
     }
 
+    /// How long a worker may be silent. One that is expected may hold a stream to the leader before, which is cut off or
+    /// stands still without a word: it looks for another one only after its own timeout, and then still has to find it.
+    fn patience_ms(&self, link: Link) -> u64 {
+        match link {
+            Link::Expected => self.timeout_ms.saturating_add(self.timeout_ms / 2),
+            Link::Attached(_) | Link::Suspected => self.timeout_ms,
+        }
+    }
+
+    fn lost_at(&self, entry: &Entry) -> u64 {
+        entry.heard_ms.saturating_add(self.patience_ms(entry.link))
+    }
+
     /// Whoever was silent for too long is lost.
     pub fn tick(&mut self, now_ms: u64) -> Vec<Change> {
         self.returning.retain(|_, until_ms| now_ms < *until_ms);
         let silent: Vec<(Incarnation, Link)> = self
             .workers
             .values()
-            .filter(|e| now_ms >= e.heard_ms.saturating_add(self.timeout_ms))
+            .filter(|e| now_ms >= self.lost_at(e))
             .map(|e| (e.incarnation, e.link))
             .collect();
         let mut changes = Vec::new();
         for (incarnation, link) in silent {
             let reason = match link {
-                Link::Expected => format!("it did not come to the new leader within {} ms", self.timeout_ms),
+                Link::Expected => format!(
+                    "it did not come to the new leader within {} ms",
+                    self.patience_ms(link)
+                ),
                 Link::Attached(_) => format!("nothing was heard of it for {} ms", self.timeout_ms),
                 Link::Suspected => format!("it did not come back within {} ms", self.timeout_ms),
             };
@@ -331,10 +347,7 @@ impl Registry {
     pub fn next_deadline(&self) -> Option<u64> {
         // At least one look per interval, so that a longer pause shows that this process stood still.
         let look = (!self.workers.is_empty()).then_some(self.looked_ms.saturating_add(self.interval_ms));
-        let silent = self
-            .workers
-            .values()
-            .map(|e| e.heard_ms.saturating_add(self.timeout_ms));
+        let silent = self.workers.values().map(|e| self.lost_at(e));
         silent.chain(look).chain(self.returning.values().copied()).min()
     }
 

@@ -180,7 +180,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(present.len(), registry.workers.len());
-            prop_assert!(registry.tick(now).is_empty() || registry.workers.values().all(|e| e.heard_ms + 2000 > now));
+            prop_assert!(registry.tick(now).is_empty() || registry.workers.values().all(|e| registry.lost_at(e) > now));
             present = registry.workers.keys().copied().collect();
         }
     }

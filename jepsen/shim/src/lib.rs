@@ -26,6 +26,7 @@
 //! Everything in here is unsafe by its nature: these functions replace libc's and are called from C and Rust alike,
 //! with the pointers that those would have got. They pass every pointer on untouched and keep none.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
+#![allow(unsafe_code)]
 
 mod clock;
 mod config;

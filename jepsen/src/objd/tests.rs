@@ -1,3 +1,4 @@
+//! The object server over its own HTTP, with and without faults.
 #![allow(clippy::unwrap_used)]
 
 use super::http::{Asked, handle};

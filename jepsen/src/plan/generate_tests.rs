@@ -1,3 +1,4 @@
+//! Plans drawn from seeds: what they hold and what they never hold.
 #![allow(clippy::unwrap_used)]
 use super::*;
 

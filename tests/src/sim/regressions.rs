@@ -11,6 +11,10 @@ pub const CORE: &[(u64, &str)] = &[
         53,
         "restart-point-is-kept was violated when the newest checkpoint was damaged and the one before it retired",
     ),
+    (
+        6436,
+        "a new leader gave up on workers just before they could notice that the old one had gone silent",
+    ),
 ];
 
 #[cfg(test)]

@@ -106,8 +106,9 @@ fn refuses(cluster: &Cluster) -> Result<bool> {
     Ok(refused == cluster.rest().addresses().len())
 }
 
-/// Each coordinator says what is the matter.
+/// Those that had to write say what is the matter: a majority, since the last one may only miss the others.
 fn name_the_disk(cluster: &Cluster) -> Result<()> {
+    let mut silent = Vec::new();
     for process in cluster.coordinators()? {
         let log = process
             .log
@@ -115,11 +116,13 @@ fn name_the_disk(cluster: &Cluster) -> Result<()> {
             .map(std::fs::read_to_string)
             .transpose()?
             .unwrap_or_default();
-        ensure!(
-            log.contains(NO_SPACE),
-            "the log of {} does not name the full disk",
-            process.name()
-        );
+        if !log.contains(NO_SPACE) {
+            silent.push(process.name());
+        }
     }
+    ensure!(
+        silent.len() <= 1,
+        "the logs of {silent:?} do not name the full disk"
+    );
     Ok(())
 }

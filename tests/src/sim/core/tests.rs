@@ -16,7 +16,7 @@ fn the_same_seed_gives_the_same_life() {
 
 #[test]
 fn a_slice_of_seeds_holds() {
-    for seed in 0..40 {
+    for seed in 0..100 {
         let outcome = run_seed(seed, &Options::default());
         assert!(
             outcome.violations.is_empty(),
@@ -29,7 +29,7 @@ fn a_slice_of_seeds_holds() {
 #[test]
 fn lives_are_not_dull() {
     let mut counts = std::collections::BTreeMap::<&str, u64>::new();
-    for seed in 0..40 {
+    for seed in 0..100 {
         for (what, n) in run_seed(seed, &Options::default()).counts {
             *counts.entry(what).or_default() += n;
         }
