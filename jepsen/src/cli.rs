@@ -249,8 +249,11 @@ fn dispatch(command: Command) -> Result<Verdict> {
                 .worker_threads(2)
                 .enable_all()
                 .build()?;
-            runtime.block_on(workload::client::client_main(&args))?;
-            Ok(Verdict::Valid)
+            let done = runtime.block_on(workload::client::client_main(&args));
+            // A read of the standard input waits for its end, which comes only after this process has ended: such a
+            // thread is left behind.
+            runtime.shutdown_background();
+            done.map(|()| Verdict::Valid)
         }
     }
 }

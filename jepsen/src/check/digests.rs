@@ -42,6 +42,14 @@ impl Checker for Digests {
                 case.violation(format!("key {key} differs between coordinators: {states:?}"));
             }
         }
+        // Coordinators compare their digests themselves while they run, and say so in their logs if they differ.
+        let starts = history
+            .iter()
+            .filter(|e| e.workload == "cluster" && e.f == "start");
+        case.add(
+            "coordinators started",
+            starts.filter(|e| e.process.starts_with("node:c")).count() as u64,
+        );
         let differs = |line: &&str| line.contains("the coordinators' states differ");
         for event in history.iter().filter(|e| e.workload == "cluster") {
             let text = event.text("line").or(event.error.as_deref()).filter(differs);
@@ -49,6 +57,10 @@ impl Checker for Digests {
                 case.violation(format!("{}: {text}", event.process));
             }
         }
-        case.finish(self.name(), "coordinators hold the same state", &["answers"])
+        case.finish(
+            self.name(),
+            "coordinators hold the same state",
+            &["answers", "coordinators started"],
+        )
     }
 }

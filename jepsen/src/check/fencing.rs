@@ -1,8 +1,11 @@
-//! One leader per term, and neither term nor leader epoch ever goes back on any coordinator, restarts included.
+//! One leader per epoch, and neither term nor epoch ever goes back on any coordinator, restarts included. A coordinator
+//! that comes back with an empty disk and another id is another one.
+//!
+//! A term may have two leaders, one after the other: openraft orders leaders by term and id. Commands are fenced by epoch.
 
 use super::Case;
 use super::ops::{Op, ops, sweep};
-use crate::history::{Checker, Event, Finding};
+use crate::history::{Checker, Event, Finding, Nanos};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The checker.
@@ -29,46 +32,68 @@ fn judge_node(case: &mut Case, node: &str, sights: &[Op<'_>]) {
     );
 }
 
-/// A leader that answers for itself names the epoch that it has claimed; of two epochs the later term has the greater one.
-fn judge_terms(case: &mut Case, sights: &[Op<'_>]) {
+/// An epoch is the place of a leader's claim in the log: nobody else can have it.
+fn judge_epochs(case: &mut Case, sights: &[Op<'_>]) {
     let mut leaders: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+    let mut terms = BTreeSet::new();
     for op in sights {
-        if let (Some(term), Some(leader)) = (op.number("term"), op.number("leader")) {
-            leaders.entry(term).or_default().insert(leader);
+        terms.extend(op.number("term"));
+        if let (Some(epoch), Some(leader)) = (op.number("epoch"), op.number("epoch_by")) {
+            leaders.entry(epoch).or_default().insert(leader);
         }
     }
-    case.add("terms", leaders.len() as u64);
-    for (term, who) in leaders.iter().filter(|(_, who)| who.len() > 1) {
-        case.violation(format!("term {term} had the leaders {who:?}"));
+    case.add("terms", terms.len() as u64);
+    case.add("epochs", leaders.len() as u64);
+    for (epoch, who) in leaders.iter().filter(|(_, who)| who.len() > 1) {
+        case.violation(format!("epoch {epoch} was claimed by {who:?}"));
     }
 }
 
 /// What the harness's own watch heard of each coordinator, in the order in which it heard it.
 fn judge_roles(case: &mut Case, history: &[Event]) {
     let mut terms: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut leaders: BTreeMap<u64, BTreeSet<&str>> = BTreeMap::new();
-    for event in history
+    for event in history.iter().filter(|e| e.workload == "cluster") {
+        match event.f.as_str() {
+            "renew" => {
+                terms.remove(event.process.as_str());
+            }
+            "role" => {
+                case.count("roles");
+                let term = event.number("term").unwrap_or(0);
+                let known = terms.entry(&event.process).or_default();
+                if term < *known {
+                    case.violation(format!(
+                        "{:.1} ms: {} is in term {term} and was in term {known}",
+                        super::ops::ms(event.t),
+                        event.process
+                    ));
+                }
+                *known = term.max(*known);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The moments at which a coordinator got an empty disk and another id.
+fn renewals(history: &[Event], node: &str) -> Vec<Nanos> {
+    let process = format!("node:{node}");
+    let renewals = history
         .iter()
-        .filter(|e| e.workload == "cluster" && e.f == "role")
-    {
-        case.count("roles");
-        let term = event.number("term").unwrap_or(0);
-        let known = terms.entry(&event.process).or_default();
-        if term < *known {
-            case.violation(format!(
-                "{:.1} ms: {} is in term {term} and was in term {known}",
-                super::ops::ms(event.t),
-                event.process
-            ));
-        }
-        *known = term.max(*known);
-        if event.text("role") == Some("leader") {
-            leaders.entry(term).or_default().insert(&event.process);
+        .filter(|e| e.workload == "cluster" && e.f == "renew");
+    renewals.filter(|e| e.process == process).map(|e| e.t).collect()
+}
+
+/// What was asked of a node, by its identities. A request that was under way at a renewal may have met either.
+fn by_identity<'h>(sights: &[Op<'h>], renewals: &[Nanos]) -> Vec<Vec<Op<'h>>> {
+    let mut identities = vec![Vec::new(); renewals.len() + 1];
+    for op in sights {
+        let before = renewals.iter().filter(|at| **at <= op.start).count();
+        if renewals.iter().all(|at| *at <= op.start || *at > op.end) {
+            identities[before].push(op.clone());
         }
     }
-    for (term, who) in leaders.iter().filter(|(_, who)| who.len() > 1) {
-        case.violation(format!("term {term} was led by {who:?}"));
-    }
+    identities
 }
 
 /// Manifests of one job carry epochs that never go back as checkpoints go up.
@@ -113,9 +138,11 @@ impl Checker for Fencing {
                 .filter(|op| op.text("node") == Some(node))
                 .cloned()
                 .collect();
-            judge_node(&mut case, node, &sights);
+            for sights in by_identity(&sights, &renewals(history, node)) {
+                judge_node(&mut case, node, &sights);
+            }
         }
-        judge_terms(&mut case, &all);
+        judge_epochs(&mut case, &all);
         judge_roles(&mut case, history);
         judge_manifests(&mut case, history);
         case.finish(

@@ -1,6 +1,5 @@
 //! After everything is healed the cluster serves again within a budget: writes and linearizable reads, a leader, and
-//! every job runs on:
-//! it completes a new checkpoint or has ended as it should.
+//! every job makes progress: it completes a checkpoint, commits output, or finishes.
 
 use super::Case;
 use super::catalogue::by_job;
@@ -8,6 +7,7 @@ use super::faults::healed_at;
 use super::ops::{Op, ms, ops};
 use super::visible::watches;
 use crate::history::{Checker, Event, Finding, Nanos, Verdict};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The checker.
 pub struct Liveness {
@@ -50,56 +50,57 @@ fn first_ok(ops: &[Op<'_>], healed: Nanos, what: &[&str]) -> Option<Nanos> {
     served.map(|op| op.end).min()
 }
 
-/// Jobs that a workload watches: either ended or with a new checkpoint after healing.
+/// Jobs that a workload watches: after healing, and after its submission, each makes progress within the budget: it
+/// completes a checkpoint, commits output or finishes. How long its remaining input takes is its own affair.
 fn judge_jobs(this: &Liveness, case: &mut Case, history: &[Event], healed: Nanos, last: Nanos) {
     let all = ops(history, "catalogue");
     let polls = by_job(&all, "checkpoints");
-    let mut seen = std::collections::BTreeSet::new();
+    let mut signs: BTreeMap<&str, (Nanos, Option<Nanos>)> = BTreeMap::new();
+    let mut failed = BTreeSet::new();
     for watch in ["eos", "bank"]
         .iter()
         .flat_map(|workload| watches(history, workload))
     {
-        if !seen.insert(watch.job) {
-            continue;
-        }
-        if let Some((state, at, reason)) = watch.ended {
-            if state != "FINISHED" {
-                case.violation(format!(
-                    "job {} ended {state}: {}",
-                    watch.job,
-                    reason.unwrap_or_default()
-                ));
-            } else {
-                this.judge(
-                    case,
-                    &format!("job {} finished", watch.job),
-                    healed,
-                    last,
-                    Some(at.max(healed)),
-                );
+        let since = healed.max(watch.expect.t);
+        let sign = signs.entry(watch.job).or_insert((since, None));
+        let end = match watch.ended {
+            Some(("FINISHED", at, _)) => Some(at.max(since)),
+            Some((state, _, reason)) => {
+                if failed.insert(watch.job) {
+                    let reason = reason.unwrap_or_default();
+                    case.violation(format!("job {} ended {state}: {reason}", watch.job));
+                }
+                continue;
             }
-            continue;
-        }
-        let empty = Vec::new();
-        let polls = polls.get(watch.job).unwrap_or(&empty);
-        let before = polls
+            None => None,
+        };
+        let output = watch
+            .sights
             .iter()
-            .filter(|p| p.end <= healed)
-            .filter_map(|p| p.number("latest"))
-            .max();
-        let newer = polls
-            .iter()
-            .filter(|p| p.start >= healed && p.number("latest") > before.or(Some(0)))
-            .map(|p| p.end)
+            .map(|sight| sight.t)
+            .filter(|t| *t >= since)
             .min();
-        this.judge(
-            case,
-            &format!("a new checkpoint of job {}", watch.job),
-            healed,
-            last,
-            newer,
-        );
+        let none = Vec::new();
+        let checkpoint = newer_checkpoint(polls.get(watch.job).unwrap_or(&none), since);
+        sign.1 = [sign.1, end, output, checkpoint].into_iter().flatten().min();
     }
+    for (job, (since, sign)) in signs.into_iter().filter(|(job, _)| !failed.contains(job)) {
+        this.judge(case, &format!("progress of job {job}"), since, last, sign);
+    }
+}
+
+/// When a checkpoint was first seen that is newer than those before a moment.
+fn newer_checkpoint(polls: &[&Op<'_>], since: Nanos) -> Option<Nanos> {
+    let latest = |poll: &&&Op<'_>| poll.number("latest");
+    let before = polls
+        .iter()
+        .filter(|p| p.end <= since)
+        .filter_map(|p| latest(&p))
+        .max();
+    let newer = polls
+        .iter()
+        .filter(|p| p.start >= since && latest(p) > before.or(Some(0)));
+    newer.map(|p| p.end).min()
 }
 
 impl Checker for Liveness {

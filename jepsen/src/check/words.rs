@@ -11,7 +11,7 @@
 //! - `cancel`: `job`
 //! - `list`: `node`; answer: `jobs`: {id: {`name`, `state`}}
 //! - `get`: `job`; answer: `state`, `attempt`, `attempt_id`, `restarts`
-//! - `catalogue`: `catalogue-N`: `cluster`: `node`; answer: `leader`, `term`, `epoch`, `members`, `version` (local, not
+//! - `catalogue`: `catalogue-N`: `cluster`: `node`; answer: `leader`, `term`, `epoch`, `epoch_by`, `version` (local, not
 //!   linearizable)
 //! - `checkpoints`: `job`, `node`; answer: `completed`, `failed`, `in_progress`, `latest`, `restored`, `done` (see
 //!   [`crate::check::catalogue`])
@@ -25,7 +25,8 @@
 //! - `ended`: `job`, `state`: seen by a linearizable read; the last scan came after it
 //! - `nemesis`: `nemesis`: the fault's name: `outcome` (`installed`, `skipped`, `indeterminate`), `targets`; `phase` =
 //!   `heal` when it ends
-//! - `cluster`: `node:c1`: `start`, `exit`, `role`, `log`: `exit`: `expected`; `role`: `role`, `term`; `log`: `line`
+//! - `cluster`: `node:c1`: `start`, `exit`, `role`, `renew`, `log`: `exit`: `expected`; `role`: `role`, `term`; `renew`
+//!   (an empty disk and another id): `id`; `log`: `line`
 
 use crate::history::{Event, Kind, Nanos};
 use serde_json::Value;

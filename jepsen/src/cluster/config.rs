@@ -32,19 +32,22 @@ pub fn storage_settings(env: &Env, swarm: &Swarm) -> BTreeMap<String, String> {
     settings
 }
 
-/// The members of the beginning, by RPC or REST address: `1@10.77.0.11:7100,...`. A spare coordinator lists itself too.
+/// The members of the beginning, by RPC or REST address: `1@10.77.0.11:7100,...`. A coordinator lists itself too, under
+/// the id that it has now.
 fn peers(env: &Env, swarm: &Swarm, own: &Place, rest: bool) -> String {
-    let members = env.places().iter().filter(|place| {
-        place.role == Role::Coordinator
-            && (place.number <= swarm.voters || (own.role == Role::Coordinator && place.number == own.number))
-    });
+    let coordinators = env
+        .places()
+        .iter()
+        .filter(|place| place.role == Role::Coordinator);
+    let known = coordinators.map(|place| if place.name == own.name { own } else { place });
+    let members = known.filter(|place| place.number <= swarm.voters || place.name == own.name);
     let listed: Vec<String> = members
         .map(|place| format!("{}@{}", place.number, if rest { place.rest } else { place.main }))
         .collect();
     listed.join(",")
 }
 
-/// A node's file.
+/// A node's file. A coordinator's number is its id.
 #[must_use]
 pub fn yaml(env: &Env, swarm: &Swarm, place: &Place) -> String {
     let mut keys: BTreeMap<String, String> = storage_settings(env, swarm);

@@ -176,6 +176,22 @@ impl Cluster {
             .start(&self.shared.env, &self.shared.world, start)
     }
 
+    /// The id that a coordinator has now.
+    ///
+    /// # Errors
+    /// If there is no such process.
+    pub fn member_id(&self, name: &str) -> Result<u32> {
+        Ok(self.node(name)?.id())
+    }
+
+    /// Gives a coordinator that is down an empty disk and a new id, and answers the id.
+    ///
+    /// # Errors
+    /// If it runs, or its directory cannot be emptied.
+    pub fn renew(&self, name: &str) -> Result<u32> {
+        self.node(name)?.renew(&self.shared.env, &self.shared.world)
+    }
+
     /// Whether a process runs.
     #[must_use]
     pub fn runs(&self, name: &str) -> bool {

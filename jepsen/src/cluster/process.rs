@@ -4,7 +4,7 @@ use super::{Setup, config};
 use crate::check::words::note;
 use crate::env::{Env, Place, Role, netns};
 use crate::history::Event;
-use crate::plan::Fault;
+use crate::plan::{Fault, Swarm};
 use crate::world::World;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -30,9 +30,15 @@ pub struct Start {
     pub expected: bool,
 }
 
+/// What is added to a coordinator's id when it comes back with an empty disk.
+const NEXT_ID: u32 = 100;
+
 /// A process of the product, running or not.
 pub(crate) struct Node {
     place: Place,
+    /// A coordinator's id: first its number, then another one after each renewal.
+    id: u32,
+    swarm: Swarm,
     binary: PathBuf,
     other_binary: Option<PathBuf>,
     use_other: bool,
@@ -96,6 +102,8 @@ impl Node {
         }
         Ok(Self {
             place: place.clone(),
+            id: place.number,
+            swarm: setup.plan.swarm.clone(),
             binary,
             other_binary: setup.other_binary.map(Path::to_owned),
             use_other: false,
@@ -108,6 +116,29 @@ impl Node {
             again_at: None,
             read: 0,
         })
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Gives a coordinator that is down an empty disk and an id that nobody has had.
+    pub(super) fn renew(&mut self, env: &Env, world: &World) -> Result<u32> {
+        ensure!(self.child.is_none(), "{} runs", self.place.name);
+        let data = env.data_dir(&self.place.name);
+        if data.exists() {
+            std::fs::remove_dir_all(&data).with_context(|| data.display().to_string())?;
+        }
+        self.id += NEXT_ID;
+        let renewed = Place {
+            number: self.id,
+            ..self.place.clone()
+        };
+        let file = env.home().join(format!("{}.yaml", self.place.name));
+        std::fs::write(&file, config::yaml(env, &self.swarm, &renewed))
+            .with_context(|| file.display().to_string())?;
+        world.record(self.event(world, "renew").with("id", self.id));
+        Ok(self.id)
     }
 
     pub(super) fn role(&self) -> Role {

@@ -11,6 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+/// A memory limit that leaves more than this is none.
+const MOST_ROOM: u64 = 1 << 30;
+
 /// Writes offset (nanoseconds) and drift (parts per million) in place: the file is mapped by the process.
 fn set(file: &Path, offset_ns: i64, drift_ppm: i64) -> Result<()> {
     let mut bytes = Vec::with_capacity(16);
@@ -99,6 +102,18 @@ pub(super) fn cpu(tools: &Tools, target: &Target, percent: u32) -> Result<Outcom
     Ok(installed(targets, format!("{percent} % of a CPU"), heal, None))
 }
 
+/// Limits memory to so many bytes above the present use. The kernel refuses a limit below what it cannot take away at
+/// once, so more room is left until it agrees.
+fn squeeze(cgroup: &crate::env::cgroup::Cgroup, above: u64) -> Result<()> {
+    let mut room = above;
+    loop {
+        match cgroup.memory_limit(Some(cgroup.memory_used() + room)) {
+            Err(_) if room < MOST_ROOM => room *= 2,
+            done => return done,
+        }
+    }
+}
+
 /// A process may be killed by the kernel for it; it is started again as after any death.
 pub(super) fn memory(tools: &Tools, target: &Target, above_mib: u32) -> Result<Outcome> {
     let targets = tools.resolve(target);
@@ -117,7 +132,7 @@ pub(super) fn memory(tools: &Tools, target: &Target, above_mib: u32) -> Result<O
     for name in &targets {
         let cgroup = env.cgroup(name).context("cgroup")?;
         tools.cluster.expect_exit(name, true)?;
-        cgroup.memory_limit(Some(cgroup.memory_used() + (u64::from(above_mib) << 20)))?;
+        squeeze(cgroup, u64::from(above_mib) << 20)?;
     }
     let (own, names) = (tools.clone(), targets.clone());
     let heal = move || {

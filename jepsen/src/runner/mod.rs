@@ -167,6 +167,15 @@ impl Runner {
         std::fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
         plan.write(&dir.join("plan.json"))?;
         let began = Instant::now();
+        println!(
+            "run {}: {} steps of {} kinds in {} s, {} coordinators, workloads {}",
+            plan.seed,
+            plan.steps.len(),
+            kinds(plan),
+            plan.fault_phase_ms / 1000,
+            plan.swarm.voters,
+            plan.workloads.join(", ")
+        );
         let mut info = RunInfo {
             seed: plan.seed,
             plan: plan.clone(),
@@ -382,6 +391,11 @@ impl Drop for Stage<'_> {
             }
         });
     }
+}
+
+fn kinds(plan: &Plan) -> usize {
+    let names: std::collections::BTreeSet<&str> = plan.steps.iter().map(|step| step.name.as_str()).collect();
+    names.len()
 }
 
 fn nodes(cluster: &Cluster) -> Vec<NodeInfo> {

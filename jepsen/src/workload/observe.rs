@@ -274,6 +274,7 @@ fn kept(f: &str, body: &Value) -> BTreeMap<String, Value> {
             ("leader", body["leader"].clone()),
             ("term", body["term"].clone()),
             ("epoch", body["leader_epoch"].clone()),
+            ("epoch_by", body["leader_epoch_by"].clone()),
             ("version", body["version"].clone()),
         ]),
         "job" => values([

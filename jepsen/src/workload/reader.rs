@@ -40,33 +40,40 @@ pub(super) struct Reader {
 /// listings that agree are as good as one at a moment between them.
 const LISTINGS_MAX: u32 = 10;
 
-fn list(dir: &Path) -> BTreeMap<String, Stamp> {
+/// The visible files; `None` if the directory cannot be read, as while its disk is without power.
+fn list(dir: &Path) -> Option<BTreeMap<String, Stamp>> {
     let mut found = BTreeMap::new();
-    let Ok(entries) = std::fs::read_dir(dir) else {
-        return found;
-    };
-    for entry in entries.flatten() {
+    for entry in std::fs::read_dir(dir).ok()? {
+        let entry = entry.ok()?;
         let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
         if !is_visible(&name) {
             continue;
         }
-        if let Ok(meta) = entry.metadata().map(|m| Stamp {
-            inode: m.ino(),
-            size: m.size(),
-            modified_ns: i128::from(m.mtime()) * 1_000_000_000 + i128::from(m.mtime_nsec()),
-        }) {
-            found.insert(name, meta);
-        }
+        match entry.metadata() {
+            Ok(meta) => found.insert(
+                name,
+                Stamp {
+                    inode: meta.ino(),
+                    size: meta.size(),
+                    modified_ns: i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
+                },
+            ),
+            // Renamed or deleted since it was listed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(_) => return None,
+        };
     }
-    found
+    Some(found)
 }
 
+/// The files on which two listings agree. A sink's directory that does not exist (yet, or because its disk is not mounted) is
+/// not looked at: a sink that deletes its directory is found by what is missing in the end.
 fn settled_list(dir: &Path) -> Option<BTreeMap<String, Stamp>> {
-    let mut before = list(dir);
+    let mut before = list(dir)?;
     for _ in 0..LISTINGS_MAX {
-        let now = list(dir);
+        let now = list(dir)?;
         if now == before {
             return Some(now);
         }

@@ -381,7 +381,8 @@ pub fn stream(tape: &mut Tape, random: &mut Random, restarts: bool) {
             answer,
         );
         for node in ["c1", "c2", "c3"] {
-            let answer = json!({ "leader": 1 + c / 7, "term": 3 + c / 7, "epoch": 50 + c / 7 });
+            let answer =
+                json!({ "leader": 1 + c / 7, "term": 3 + c / 7, "epoch": 50 + c / 7, "epoch_by": 1 + c / 7 });
             let span = (t + 26 * MS, t + 27 * MS);
             tape.op(
                 &format!("catalogue-{node}"),

@@ -12,11 +12,14 @@ use tests::stats::Samples;
 use tests::wait::{self, SOON};
 
 const KILLS: usize = 5;
-const WRITE_GAP_MAX: Duration = Duration::from_millis(600);
+/// The promise is 600 ms in the worst case, which the failover benchmark measures on a machine of its own. Here two
+/// shared cores run eight processes and this test: one stall may cost a second election, no more.
+const WRITE_GAP_MAX: Duration = Duration::from_millis(1200);
 const WRITE_GAP_P50: Duration = Duration::from_millis(300);
-/// What the output may pause beyond its usual rhythm: at the median of all kills, and twice that in the worst of them,
-/// since two cores run eight processes and this test.
+/// What the output may pause beyond its usual rhythm, at the median of all kills.
 const PULSE_MARGIN: Duration = Duration::from_millis(50);
+/// And in the worst of them: a stall of the machine, but not a task that starts again.
+const PULSE_WORST: Duration = Duration::from_millis(250);
 
 #[test]
 fn leader_kill_touches_no_task_and_no_row() {
@@ -59,7 +62,7 @@ fn leader_kill_touches_no_task_and_no_row() {
         );
         let within = |pause: f64, margin: Duration| pause <= (rhythm + margin).as_secs_f64() * 1e3;
         ensure!(
-            within(pauses.p50(), PULSE_MARGIN) && within(pauses.max(), 2 * PULSE_MARGIN),
+            within(pauses.p50(), PULSE_MARGIN) && within(pauses.max(), PULSE_WORST),
             "output paused for {pauses}, usual rhythm {rhythm:?}"
         );
         println!(

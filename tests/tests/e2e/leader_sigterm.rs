@@ -13,8 +13,8 @@ use tests::wait::{self, SOON};
 const STOPS: usize = 5;
 /// The promise, kept at the median of all stops.
 const TARGET_MS: f64 = 30.0;
-/// And in the worst of them.
-const BOUND_MS: f64 = 2.0 * TARGET_MS;
+/// The worst of them may meet a stall of a shared machine, but it is no election: that takes a lease, 150 ms, at least.
+const BOUND_MS: f64 = 150.0;
 
 #[test]
 fn leader_sigterm_hands_over() {

@@ -21,6 +21,9 @@ pub struct ClusterInfo {
     pub cluster_name: String,
     /// The newest leader epoch in the log.
     pub leader_epoch: Option<u64>,
+    /// Which coordinator claimed it.
+    #[serde(default)]
+    pub leader_epoch_by: Option<u64>,
     /// The features that every member supports.
     pub feature_level: u32,
     /// Those that the answering coordinator's build supports.
@@ -99,6 +102,7 @@ pub fn cluster(scene: Scene<'_>, raft: RaftView, version: &str) -> ClusterInfo {
         cluster_id: state.cluster.as_ref().map(|c| c.id.to_string()),
         cluster_name: state.cluster.as_ref().map(|c| c.name.clone()).unwrap_or_default(),
         leader_epoch: state.leader.as_ref().map(|l| l.epoch.0),
+        leader_epoch_by: state.leader.as_ref().map(|l| l.node.0),
         feature_level: state.feature_level,
         supported_feature_level: FEATURE_LEVEL,
         answered_by: raft.own_id,

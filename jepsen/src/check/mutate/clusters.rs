@@ -164,9 +164,11 @@ pub(super) fn two_leaders(history: &mut Vec<Event>, draw: Draw<'_>) -> bool {
     for (at, event) in history
         .iter()
         .enumerate()
-        .filter(|(_, e)| e.f == "cluster" && e.number("leader").is_some())
+        .filter(|(_, e)| e.f == "cluster" && e.number("epoch_by").is_some())
     {
-        led.entry(event.number("term").unwrap_or(0)).or_default().push(at);
+        led.entry(event.number("epoch").unwrap_or(0))
+            .or_default()
+            .push(at);
     }
     let twice: Vec<usize> = led
         .values()
@@ -177,7 +179,7 @@ pub(super) fn two_leaders(history: &mut Vec<Event>, draw: Draw<'_>) -> bool {
     let Some(at) = pick(&twice, draw) else {
         return false;
     };
-    history[at].value.insert("leader".into(), 77.into());
+    history[at].value.insert("epoch_by".into(), 77.into());
     true
 }
 

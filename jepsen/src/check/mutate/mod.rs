@@ -121,7 +121,7 @@ pub const MUTATORS: &[Mutator] = &[
         apply: term_back,
     },
     Mutator {
-        name: "elect two leaders in one term",
+        name: "let two leaders claim one epoch",
         checkers: &["fencing"],
         apply: two_leaders,
     },
