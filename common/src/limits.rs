@@ -137,6 +137,9 @@ pub const DEPLOY_DEADLINE: Duration = Duration::from_secs(600);
 pub const CANCEL_WAIT: Duration = Duration::from_secs(1);
 /// How long the end of a job waits for its tasks to be gone.
 pub const END_WAIT: Duration = Duration::from_secs(5);
+/// How long after a job's end, or after the last worker has said that it has stopped, storage is searched once more for
+/// objects that nobody refers to. Uploads that were under way then have ended: each has [`STORAGE_DEADLINE`].
+pub const LATE_SWEEP_AFTER: Duration = Duration::from_secs(2 * STORAGE_DEADLINE.as_secs());
 /// How long a cancelled job waits for its sinks to commit what its newest checkpoint holds.
 pub const CANCEL_COMMIT_WAIT: Duration = Duration::from_secs(30);
 /// Commands queued for one worker. A worker that lags behind by more is disconnected and comes back.

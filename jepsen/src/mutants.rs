@@ -95,7 +95,7 @@ fn draw(runner: &Runner, recipe: &Recipe, seed: u64) -> Result<Plan> {
     };
     let mut plan = generate::draw(seed, &wishes);
     // Many checkpoints and snapshots: a bug in them is met more often.
-    plan.swarm.voters = 3;
+    plan.swarm.voters = recipe.voters;
     plan.swarm.checkpoint_ms = plan.swarm.checkpoint_ms.min(500);
     plan.swarm.snapshot_after_logs = 50;
     Ok(plan)

@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result};
 use benches::etcd::{Etcd, Putter};
-use benches::holdfast::{Session, connect, leader_rpc};
+use benches::holdfast::{Leader, Session, connect, leader_rpc, term};
 use benches::load::{self, Measured};
 use benches::output::{Form, Machine};
 use clap::Parser;
@@ -127,18 +127,25 @@ fn holdfast(args: &Args, runtime: &tokio::runtime::Runtime, round: usize) -> Res
     let version = cluster.view()?["version"].as_str().unwrap_or_default().to_owned();
     let address = leader_rpc(&cluster)?;
     let (warm_up, time) = times(args);
-    let measured = runtime.block_on(async {
-        let channel = connect(&address).await?;
-        let mut measured = Vec::new();
-        for clients in &args.clients {
+    let rpcs = cluster
+        .coordinators()?
+        .into_iter()
+        .filter_map(|c| c.rpc)
+        .collect();
+    let leader = runtime.block_on(Leader::connect(&address, rpcs))?;
+    let mut measured = Vec::new();
+    for clients in &args.clients {
+        let before = term(&cluster)?;
+        let mut result = runtime.block_on(async {
             let mut writers = Vec::new();
             for _ in 0..*clients {
-                writers.push(Session::open(channel.clone()).await?);
+                writers.push(Session::open(&leader).await?);
             }
-            measured.push(load::run(writers, warm_up, time).await.context("holdfast")?);
-        }
-        anyhow::Ok(measured)
-    })?;
+            load::run(writers, warm_up, time).await.context("holdfast")
+        })?;
+        result.leader_changes = term(&cluster)?.saturating_sub(before);
+        measured.push(result);
+    }
     Ok(Round {
         system: "holdfast",
         version,
@@ -207,14 +214,22 @@ fn text(report: &Report) -> String {
     );
     let _ = writeln!(
         text,
-        "round system   clients   writes/s    p50 ms    p99 ms    max ms"
+        "round system   clients   writes/s    p50 ms    p99 ms    max ms  retries  leader changes"
     );
     for round in &report.rounds {
         for m in &round.measured {
             let _ = writeln!(
                 text,
-                "{:>5} {:<8} {:>7} {:>10.0} {:>9.2} {:>9.2} {:>9.2}",
-                round.round, round.system, m.clients, m.per_second, m.p50_ms, m.p99_ms, m.max_ms
+                "{:>5} {:<8} {:>7} {:>10.0} {:>9.2} {:>9.2} {:>9.2} {:>8} {:>15}",
+                round.round,
+                round.system,
+                m.clients,
+                m.per_second,
+                m.p50_ms,
+                m.p99_ms,
+                m.max_ms,
+                m.retries,
+                m.leader_changes
             );
         }
     }

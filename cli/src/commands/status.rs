@@ -106,6 +106,7 @@ mod tests {
             cluster_id: Some("ab".into()),
             cluster_name: "test".into(),
             leader_epoch: Some(9),
+            leader_epoch_by: None,
             feature_level: 1,
             supported_feature_level: 1,
             answered_by: 1,

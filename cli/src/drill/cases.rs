@@ -93,6 +93,7 @@ pub struct Timing {
     heartbeat: f64,
     election_min: f64,
     election_max: f64,
+    patience: f64,
     worker_interval: f64,
     worker_timeout: f64,
     restart_delay: f64,
@@ -110,6 +111,7 @@ impl Timing {
             heartbeat: millis(profile.heartbeat()),
             election_min: millis(profile.election_min()),
             election_max: millis(profile.election_max()),
+            patience: millis(profile.patience()),
             worker_interval: millis(config.get(&options::HEARTBEAT_INTERVAL)?),
             worker_timeout: millis(config.get(&options::HEARTBEAT_TIMEOUT)?),
             restart_delay: millis(config.get(&options::RESTART_EXP_INITIAL)?),
@@ -143,8 +145,8 @@ pub struct Floors {
 ///
 /// A follower grants its vote only when the lease (`election_max`) is over since it heard from the leader, which was up
 /// to a heartbeat before the fault. A leader whose connection was reset and whose port refuses is succeeded right then;
-/// otherwise each follower adds its share of `election_min..election_max`, and the least of two draws counts. Then come
-/// a round of votes and the leader's first entry.
+/// otherwise followers bear its silence for the profile's patience, each adds a share of `election_min`, and the least of
+/// two draws counts. Then come a round of votes and the leader's first entry.
 #[must_use]
 pub fn floors(case: Case, timing: Timing, write_ms: f64) -> Floors {
     let lease = Floor {
@@ -157,7 +159,11 @@ pub fn floors(case: Case, timing: Timing, write_ms: f64) -> Floors {
     };
     // The median of the least of two uniform draws lies where (1 - x)^2 is one half.
     let least_of_two = 1.0 - 0.5_f64.sqrt();
-    let draw = timing.election_min + (timing.election_max - timing.election_min) * least_of_two;
+    let draw = timing.election_min * least_of_two;
+    let silence = Floor {
+        p50: timing.patience - timing.heartbeat / 2.0,
+        max: timing.patience,
+    };
     match case {
         Case::Leader => Floors {
             detect: Some(Floor { p50: 0.0, max: 0.0 }),
@@ -166,15 +172,15 @@ pub fn floors(case: Case, timing: Timing, write_ms: f64) -> Floors {
             output: Some(Floor { p50: 0.0, max: 0.0 }),
         },
         Case::PauseLeader | Case::PartitionLeader => Floors {
-            detect: Some(plus(lease, draw, timing.election_max)),
+            detect: Some(plus(silence, draw, timing.election_min)),
             elect: Some(Floor {
                 p50: write_ms,
                 max: write_ms,
             }),
             service: Some(plus(
-                lease,
+                silence,
                 draw + 2.0 * write_ms,
-                timing.election_max + 2.0 * write_ms,
+                timing.election_min + 2.0 * write_ms,
             )),
             output: Some(Floor { p50: 0.0, max: 0.0 }),
         },
@@ -229,8 +235,8 @@ mod tests {
             })
         );
         let paused = floors(Case::PauseLeader, timing, 1.0).service.unwrap();
-        assert!((paused.p50 - 318.8).abs() < 0.1, "{paused:?}");
-        assert!((paused.max - 402.0).abs() < 0.1, "{paused:?}");
+        assert!((paused.p50 - 818.8).abs() < 0.1, "{paused:?}");
+        assert!((paused.max - 902.0).abs() < 0.1, "{paused:?}");
         let silent = floors(Case::WorkerSilent, timing, 1.0).detect.unwrap();
         assert_eq!((silent.p50, silent.max), (1900.0, 2000.0));
         let fast = Configuration::from_pairs([("high-availability.raft.profile", "fast")]).unwrap();

@@ -110,6 +110,7 @@ mod tests {
             cluster_id: None,
             cluster_name: String::new(),
             leader_epoch: None,
+            leader_epoch_by: None,
             feature_level: 1,
             supported_feature_level: 1,
             answered_by: 1,

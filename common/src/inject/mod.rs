@@ -14,6 +14,9 @@ pub mod points;
 
 use std::io;
 
+/// Whether this build has crash points and seeded bugs at all.
+pub const COMPILED_IN: bool = cfg!(feature = "inject");
+
 /// Passes a crash point. `Ok(())` unless the point is armed with `error` for this passage.
 ///
 /// # Errors

@@ -268,6 +268,7 @@ pub(crate) fn append_to(request: &AppendEntriesRequest<TypeConfig>) -> pb::Appen
         prev_log_id: log_id_opt_to(request.prev_log_id.as_ref()),
         entries: request.entries.iter().map(entry_to).collect(),
         leader_commit: log_id_opt_to(request.leader_commit.as_ref()),
+        heartbeat: false,
     }
 }
 

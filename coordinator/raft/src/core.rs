@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use prost::bytes::Bytes;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -36,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// When a leader was last heard of.
     pub(crate) leader_contact: Mutex<Option<Instant>>,
+    /// The leader whose process is known to be gone, its term, and since when: nothing is to be waited for.
+    pub(crate) gone: Mutex<Option<(u64, u64, Instant)>>,
     pub(crate) digest_mismatch: Mutex<Option<String>>,
     /// It is being stopped on purpose.
     pub(crate) stopping: AtomicBool,
@@ -65,6 +68,7 @@ impl Core {
             proposals: Semaphore::new(PROPOSALS_PENDING_MAX),
             changing: tokio::sync::Mutex::new(()),
             leader_contact: Mutex::new(None),
+            gone: Mutex::new(None),
             digest_mismatch: Mutex::new(None),
             stopping: AtomicBool::new(false),
             fatal: OnceLock::new(),
@@ -73,6 +77,17 @@ impl Core {
 
     pub(crate) fn id(&self) -> u64 {
         self.config.id.0
+    }
+
+    /// Notes that a leader was heard of, where the network hands its message over: not even a disk that holds consensus
+    /// up makes it look silent.
+    pub(crate) fn heard_leader(&self) {
+        let now = Instant::now();
+        let before = self.leader_contact.lock().replace(now);
+        let silent = before.map_or(Duration::ZERO, |at| now - at);
+        if silent > self.config.profile.election_max() / 2 && silent < self.config.profile.patience() {
+            tracing::warn!(silent_ms = silent.as_millis(), "the leader was silent for long");
+        }
     }
 
     /// openraft's view; copied, since holding it would block consensus.

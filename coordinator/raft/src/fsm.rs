@@ -1,8 +1,10 @@
 //! The state machine as openraft drives it: applies batches, publishes the state, builds and installs snapshots.
 //! What entries mean is `holdfast-machine`'s.
 
+use crate::growth::Growth;
 use crate::replica::{Published, Replica};
 use crate::snapshots::SnapshotDir;
+use crate::store::entry_bytes;
 use crate::types::{Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
@@ -24,6 +26,9 @@ const PUBLISH_ENTRIES: usize = 512;
 const DIGEST_PERIOD_MS: u64 = 2_000;
 /// And at every multiple of this index, should the log's time stand still.
 const DIGEST_ENTRIES: u64 = 1 << 16;
+/// With this many keys a digest is taken half as often, with twice as many a third as often: hashing the whole state
+/// holds entries up.
+const DIGEST_KEYS: usize = 1 << 14;
 /// Digests kept for comparison: half a minute.
 const DIGESTS_KEPT: usize = 16;
 
@@ -34,6 +39,7 @@ pub(crate) struct View {
     pub(crate) membership: Arc<ArcSwap<StoredMembership>>,
     pub(crate) digests: Arc<Mutex<VecDeque<(u64, Digest)>>>,
     pub(crate) applied: watch::Sender<u64>,
+    pub(crate) growth: Arc<Growth>,
 }
 
 /// The state machine.
@@ -46,13 +52,14 @@ pub(crate) struct StateMachine {
 }
 
 impl StateMachine {
-    pub(crate) fn new(snapshots: SnapshotDir) -> Self {
+    pub(crate) fn new(snapshots: SnapshotDir, snapshot_after_logs: u64) -> Self {
         let replica = Replica::new();
         let view = View {
             state: replica.published(),
             membership: Arc::new(ArcSwap::from_pointee(StoredMembership::default())),
             digests: Arc::default(),
             applied: watch::Sender::new(0),
+            growth: Arc::new(Growth::new(snapshot_after_logs)),
         };
         Self {
             replica,
@@ -96,8 +103,10 @@ impl StateMachine {
 
     fn note_digest(&mut self, index: u64, log_time_before: u64) {
         let state = self.replica.newest();
-        let new_span = state.now_ms / DIGEST_PERIOD_MS != log_time_before / DIGEST_PERIOD_MS;
-        if new_span || index.is_multiple_of(DIGEST_ENTRIES) {
+        // Of the state alone, so that all coordinators agree on it.
+        let rarer = 1 + (state.kv.len() / DIGEST_KEYS) as u64;
+        let span = DIGEST_PERIOD_MS * rarer;
+        if state.now_ms / span != log_time_before / span || index.is_multiple_of(DIGEST_ENTRIES * rarer) {
             let digest = state.digest();
             let mut digests = self.view.digests.lock();
             digests.push_back((index, digest));
@@ -139,8 +148,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         inject::pass(points::RAFT_APPLY_BEFORE);
         let mut answers = Vec::new();
         let mut unpublished = 0;
+        let (mut applied, mut bytes) = (0, 0);
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
+            applied += 1;
+            bytes += entry_bytes(&entry) as u64;
             let response = self.apply_entry(entry)?;
             answers.extend(responder.map(|responder| (responder, response)));
             unpublished += 1;
@@ -151,6 +163,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
         self.publish(&mut answers);
         self.replica.first_batch_ends();
+        self.view.growth.applied(applied, bytes);
         Ok(())
     }
 
@@ -160,7 +173,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     /// Runs between two batches: state, position and membership are of one instant, and taking them costs nothing.
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        self.view.growth.begins();
         SnapshotBuilder {
+            growth: Arc::clone(&self.view.growth),
             state: self.view.state.load_full(),
             meta: SnapshotMeta {
                 last_log_id: self.last_applied,
@@ -175,9 +190,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let state = State::from_snapshot_bytes(&snapshot).map_err(io::Error::other)?;
         check_position(meta, &state)?;
         let (snapshots, stored) = (self.snapshots.clone(), meta.clone());
+        let bytes = snapshot.len();
         holdfast_runtime::blocking(move || snapshots.store(&stored, &snapshot))
             .await
             .map_err(io::Error::other)??;
+        self.view.growth.begins();
+        self.view.growth.stored(bytes);
         let applied = state.applied;
         self.view.digests.lock().push_back((applied, state.digest()));
         self.replica.replace(state);
@@ -215,6 +233,7 @@ pub(crate) struct SnapshotBuilder {
     state: Arc<State>,
     meta: SnapshotMeta,
     snapshots: SnapshotDir,
+    growth: Arc<Growth>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
@@ -230,6 +249,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         })
         .await
         .map_err(io::Error::other)??;
+        self.growth.stored(body.len());
         Ok(Snapshot {
             meta: self.meta.clone(),
             snapshot: body,

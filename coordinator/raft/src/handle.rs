@@ -170,8 +170,9 @@ impl Core {
         }
     }
 
-    /// A new leader takes no writes before a quorum has acknowledged it, which is a matter of one round trip: wait
-    /// for that instead of sending everybody away. What is refused so was certainly not written.
+    /// A leader takes no writes before a quorum has acknowledged it, which is a matter of one round trip when it is new
+    /// and of a busy machine's pause later: wait for that instead of sending everybody away, for as long as nobody else
+    /// would be elected. What is refused so was certainly not written.
     async fn write(&self, command: LogCommand) -> Result<ClientWriteResponse<TypeConfig>, WriteError> {
         let started = Instant::now();
         loop {
@@ -181,7 +182,7 @@ impl Core {
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))
                     if forward.reason == ForwardReason::LeaseExpired
             );
-            if !too_early || started.elapsed() > self.config.profile.election_max() {
+            if !too_early || started.elapsed() > self.config.profile.patience() {
                 return written;
             }
             tokio::time::sleep(LEASE_POLL).await;

@@ -53,7 +53,9 @@ pub(crate) async fn run(core: Weak<Core>) {
             gone = wait_until_gone(&addr) => {
                 let Some(core) = core.upgrade() else { return };
                 if gone {
-                    tracing::info!(leader, "the leader's process is gone");
+                    let term = core.raft_metrics().current_term;
+                    tracing::info!(leader, term, "the leader's process is gone");
+                    *core.gone.lock() = Some((leader, term, Instant::now()));
                     campaign(&core, leader).await;
                 }
                 drop(core);

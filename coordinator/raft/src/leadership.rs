@@ -33,18 +33,19 @@ pub(crate) fn leadership_of(core: &Core, metrics: &Metrics) -> Leadership {
     }
 }
 
+/// As long as nobody else asks to be elected while this one is silent.
 fn lease(core: &Core) -> Duration {
-    core.config.profile.election_max()
+    core.config.profile.patience()
 }
 
 /// Publishes leadership whenever it changes, and notices in time when the quorum falls silent.
 pub(crate) async fn run(core: Weak<Core>) {
-    let (mut metrics, lease) = {
+    let (mut metrics, mut leaders, lease) = {
         let Some(core) = core.upgrade() else { return };
-        (core.raft.metrics(), lease(&core))
+        (core.raft.metrics(), core.raft.server_metrics(), lease(&core))
     };
     loop {
-        {
+        let settled = {
             let Some(core) = core.upgrade() else { return };
             let seen = metrics.borrow_watched().clone();
             if core.fatal().is_some() {
@@ -62,16 +63,28 @@ pub(crate) async fn run(core: Weak<Core>) {
                 }
                 changed
             });
-        }
-        match tokio::time::timeout(lease / 4, metrics.changed()).await {
-            // The time matters too: a quorum that says nothing changes no metric.
-            Ok(Ok(())) | Err(_) => {}
-            Ok(Err(_)) => {
-                if let Some(core) = core.upgrade() {
-                    core.fail("it was shut down".to_owned());
-                }
-                return;
+            let leads_or_follows = !seen.state.is_leader() || core.leadership.borrow().quorum_ok;
+            // The two are not published at one moment.
+            let server = leaders.borrow_watched();
+            let agree = server.state == seen.state && server.current_leader == seen.current_leader;
+            agree && seen.current_leader.is_some() && leads_or_follows
+        };
+        // All metrics change with every batch of entries: looking at each would cost as much as working some off.
+        let changed = async {
+            match settled {
+                true => leaders.changed().await.is_ok(),
+                false => metrics.changed().await.is_ok(),
             }
+        };
+        // The time matters too: a quorum that says nothing changes no metric.
+        if !tokio::time::timeout(lease / 8, changed).await.unwrap_or(true) {
+            // Why it ended, if that is known, is noted by asking.
+            if let Some(core) = core.upgrade()
+                && core.fatal().is_none()
+            {
+                core.fail("it was shut down".to_owned());
+            }
+            return;
         }
     }
 }

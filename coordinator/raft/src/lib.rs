@@ -12,6 +12,7 @@ mod core;
 mod digests;
 mod disk;
 mod fsm;
+mod growth;
 mod handle;
 mod hint;
 mod identity;
@@ -22,7 +23,10 @@ mod membership;
 mod net;
 mod removal;
 mod replica;
+mod silence;
 mod snapshots;
+#[cfg(test)]
+mod stall_tests;
 mod start;
 mod store;
 #[doc(hidden)]

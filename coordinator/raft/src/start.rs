@@ -13,7 +13,7 @@ use crate::net::{NetworkFactory, Peers};
 use crate::snapshots::SnapshotDir;
 use crate::store::{self, LogStore};
 use crate::types::{DirId, Raft};
-use crate::{digests, hint, leadership, membership, removal};
+use crate::{digests, growth, hint, leadership, membership, removal, silence};
 use holdfast_common::clock::{SharedClock, SharedRandom};
 use holdfast_common::limits::RPC_MESSAGE_BYTES_MAX;
 use holdfast_proto::client::client_server::ClientServer;
@@ -198,6 +198,8 @@ async fn start(
     tokio::spawn(membership::reconcile(weak.clone()));
     tokio::spawn(digests::run(weak.clone()));
     tokio::spawn(removal::run(weak.clone()));
+    tokio::spawn(silence::run(weak.clone()));
+    tokio::spawn(growth::run(weak.clone()));
     tokio::spawn(hint::run(weak));
     Ok(core)
 }
@@ -243,7 +245,7 @@ async fn open(
             ),
         ));
     }
-    let machine = StateMachine::new(snapshots);
+    let machine = StateMachine::new(snapshots, config.snapshot_after_logs);
     let view = machine.view();
     let peers = Arc::new(Peers::new(config.peers.clone()));
     let network = NetworkFactory {
@@ -279,7 +281,8 @@ fn openraft_config(config: &RaftConfig) -> Result<Config, StartError> {
         // With five or more voters, a leader that only one of them hears must not keep that one from electing.
         quorum_loss_probe_interval: Some(max * 4),
         removed_leader_step_down: StepDownPolicy::After(max),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_after_logs),
+        // They are asked for when they are due: see `growth`.
+        snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: KEPT_BEHIND_SNAPSHOT.min(config.snapshot_after_logs),
         purge_batch_size: 256,
         install_snapshot_timeout: 120_000,

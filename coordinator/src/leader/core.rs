@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Every so many heartbeats a worker's attempts are compared with the log.
 const STALE_LOOK: u64 = 5;
+/// Wait before a deadline that has passed without effect is looked at again.
+const PASSED_PAUSE_MS: u64 = 50;
 
 /// What a leader knows from its start on.
 #[derive(Debug, Clone)]
@@ -136,6 +138,19 @@ impl Core {
             .iter()
             .filter_map(|(id, s)| s.next_deadline(state.jobs.get(id)?, now));
         jobs.chain(self.registry.next_deadline()).min()
+    }
+
+    /// When to step again with [`Input::Tick`]. What was due in the step just made and had no effect is looked at again
+    /// a little later, never in a loop.
+    #[must_use]
+    pub fn next_tick(&self, stepped: Now, state: &State) -> Option<u64> {
+        let at_ms = self.next_deadline(stepped, state)?;
+        let passed = at_ms <= stepped.mono_ms;
+        Some(if passed {
+            stepped.mono_ms.saturating_add(PASSED_PAUSE_MS)
+        } else {
+            at_ms
+        })
     }
 
     /// What the leader sees now.
@@ -264,6 +279,7 @@ impl Core {
             }
             FromWorker::Cancelled { job, attempt } => {
                 self.registry.forget_attempt(worker, job, attempt);
+                self.look_again(now, state, job);
                 job
             }
             FromWorker::DeployFailed { job, .. }
@@ -273,6 +289,15 @@ impl Core {
             | FromWorker::CommitFailed { job, .. } => job,
         };
         self.with_job(now, state, job, out, |s, ctx| s.heard(ctx, worker, message));
+    }
+
+    /// A worker was still busy with a job that was done: what it wrote meanwhile has to go.
+    fn look_again(&mut self, now: Now, state: &State, id: JobId) {
+        if self.done.remove(&id)
+            && let Some(job) = state.jobs.get(&id)
+        {
+            self.jobs.insert(id, Supervisor::new(job, now));
+        }
     }
 
     /// The next heartbeat will list the attempt; until then this stands for it.

@@ -2,19 +2,20 @@
 //! with a deadline, and reports back as an input.
 
 use super::collect::collect;
-use super::input::{Input, ReadFailure, StoredCheckpoint};
+use super::input::{Effect, Input, ReadFailure, StoredCheckpoint};
 use super::log::{ReplicatedLog, propose_until_answered};
 use super::ports::{Dialer, Planner, Snapshots};
 use super::shape::Shape;
 use holdfast_common::clock::SharedClock;
-use holdfast_common::inject::{self, points};
+use holdfast_common::inject::{self, bugs, points};
 use holdfast_common::limits::{PLAN_DEADLINE, STORAGE_DEADLINE};
-use holdfast_common::{CheckpointId, ClusterId, Incarnation, JobId, layout};
+use holdfast_common::{AttemptId, CheckpointId, ClusterId, Incarnation, JobId, layout};
 use holdfast_machine::command::Command;
-use holdfast_machine::state::Job;
+use holdfast_machine::state::{Job, State};
 use holdfast_proto::snapshot::{Manifest, SinkCommittables};
 use holdfast_storage::{StorageError, manifest_decode, manifest_encode, manifest_sha256};
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +57,9 @@ impl ManifestCache {
 pub struct ShapeCache {
     shapes: Mutex<BTreeMap<JobId, Shape>>,
 }
+
+/// Work outside that is under way, and what it brings back.
+pub type Work = Pin<Box<dyn Future<Output = Option<Input>> + Send>>;
 
 /// Everything that effects need.
 #[derive(Clone)]
@@ -180,9 +184,52 @@ impl Io {
         Some(Input::Collected { job, result })
     }
 
-    /// What the seeded bug `delete-on-step-down` does.
-    pub(super) async fn delete_everything(&self) {
-        let jobs: Vec<JobId> = self.log.state().jobs.keys().copied().collect();
+    /// What an effect wants of snapshot storage. It begins when it is first polled.
+    ///
+    /// # Errors
+    /// The effect, if it wants something else.
+    pub fn storage_work(self, effect: Effect) -> Result<Work, Effect> {
+        Ok(match effect {
+            Effect::WriteManifest {
+                job,
+                checkpoint,
+                path,
+                manifest,
+            } => Box::pin(self.write_manifest(job, checkpoint, path, *manifest)),
+            Effect::ReadManifest {
+                job,
+                checkpoint,
+                path,
+                sha256,
+            } => {
+                let stored = StoredCheckpoint {
+                    id: checkpoint,
+                    attempt: AttemptId(0),
+                    manifest_path: path,
+                    sha256,
+                    damaged: false,
+                };
+                Box::pin(self.read_committables(job, stored))
+            }
+            Effect::Collect { job, work } => Box::pin(self.collect(job, *work)),
+            other => return Err(other),
+        })
+    }
+
+    /// What a leader does that steps down: nothing, but for the seeded bug `delete-on-step-down`.
+    #[must_use]
+    pub fn step_down_work(self, state: &State) -> Option<Work> {
+        if !inject::bug(bugs::DELETE_ON_STEP_DOWN) {
+            return None;
+        }
+        let jobs = state.jobs.keys().copied().collect();
+        Some(Box::pin(async move {
+            self.delete_everything(jobs).await;
+            None
+        }))
+    }
+
+    async fn delete_everything(&self, jobs: Vec<JobId>) {
         for job in jobs {
             let prefix = layout::job_prefix(self.cluster, job);
             if let Ok(paths) = deadline(self.snapshots.list(&prefix)).await {

@@ -2,12 +2,11 @@
 
 use super::core::{Core, CoreConfig};
 use super::crash;
-use super::input::{Effect, Input, Level, Now, SessionId, StoredCheckpoint};
+use super::input::{Effect, Input, Level, Now, SessionId};
 use super::io::Io;
 use crate::control::{Event, Outgoing};
 use crate::live::{LivePublisher, LiveView};
 use holdfast_common::clock::SharedRandom;
-use holdfast_common::inject::{self, bugs};
 use holdfast_common::limits::LIVE_VIEW_INTERVAL;
 use holdfast_machine::state::State;
 use holdfast_proto::control::CoordinatorMessage;
@@ -25,9 +24,6 @@ use tokio_util::sync::CancellationToken;
 const EVENTS_AT_ONCE: usize = 128;
 /// Least time between two looks at a log that goes on for other reasons than the leader's.
 const APPLIED_PAUSE: Duration = Duration::from_millis(5);
-
-/// Wait before a deadline that has passed without effect is looked at again.
-const PASSED_PAUSE_MS: u64 = 50;
 
 /// Why services ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,8 +145,8 @@ impl Services {
         };
         self.live.send_replace(Arc::new(LiveView::default()));
         self.tasks.abort_all();
-        if inject::bug(bugs::DELETE_ON_STEP_DOWN) {
-            self.io.delete_everything().await;
+        if let Some(work) = self.io.clone().step_down_work(&self.io.log.state()) {
+            work.await;
         }
         ended
     }
@@ -206,16 +202,8 @@ impl Services {
     }
 
     fn schedule(&mut self, state: &State, stepped: Now) {
-        self.tick_at = self.core.next_deadline(stepped, state).map(|at_ms| {
-            // What was due in the step just made and had no effect is looked at again a little later, never in a loop.
-            let due = at_ms <= stepped.mono_ms;
-            let at_ms = if due {
-                stepped.mono_ms + PASSED_PAUSE_MS
-            } else {
-                at_ms
-            };
-            self.started + Duration::from_millis(at_ms)
-        });
+        let tick_ms = self.core.next_tick(stepped, state);
+        self.tick_at = tick_ms.map(|at_ms| self.started + Duration::from_millis(at_ms));
     }
 
     fn carry_out(&mut self, state: &State, effects: Vec<Effect>) {
@@ -244,34 +232,12 @@ impl Services {
                         self.tasks.spawn(io.plan(job.clone()));
                     }
                 }
-                Effect::WriteManifest {
-                    job,
-                    checkpoint,
-                    path,
-                    manifest,
-                } => {
-                    self.tasks
-                        .spawn(io.write_manifest(job, checkpoint, path, *manifest));
-                }
-                Effect::ReadManifest {
-                    job,
-                    checkpoint,
-                    path,
-                    sha256,
-                } => {
-                    let stored = StoredCheckpoint {
-                        id: checkpoint,
-                        attempt: holdfast_common::AttemptId(0),
-                        manifest_path: path,
-                        sha256,
-                        damaged: false,
-                    };
-                    self.tasks.spawn(io.read_committables(job, stored));
-                }
-                Effect::Collect { job, work } => {
-                    self.tasks.spawn(io.collect(job, *work));
-                }
                 Effect::Note { level, job, message } => note(level, job, &message),
+                storage => {
+                    if let Ok(work) = io.storage_work(storage) {
+                        self.tasks.spawn(work);
+                    }
+                }
             }
         }
     }

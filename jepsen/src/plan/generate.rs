@@ -423,6 +423,13 @@ fn disk(name: &str, random: &mut Stream, n: u64, short: u64, long: u64) -> (Faul
             },
             long,
         ),
+        "bit-flip-leader" => (
+            Fault::BitFlip {
+                target: Target::Leader,
+                at: n,
+            },
+            long,
+        ),
         _ => (
             Fault::Kill {
                 target: one,

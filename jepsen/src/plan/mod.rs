@@ -66,6 +66,7 @@ pub const FAULTS: &[(&str, &[&str])] = &[
             "disk-full",
             "disk-stall",
             "bit-flip",
+            "bit-flip-leader",
         ],
     ),
     (

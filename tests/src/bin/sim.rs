@@ -7,6 +7,7 @@
 //! sim --core --until-stopped            goes on until it is stopped
 //! sim --seeds 0..500                    the full stack, a process per seed
 //! sim --core --seeds 0..50 --check-determinism
+//! sim --core --mutants                  every seeded bug that it reaches must be noticed
 //! ```
 
 // Randomness and time of a full-stack seed's process come from the seed.

@@ -2,6 +2,7 @@
 
 use super::{Options, Outcome, Violation};
 use clap::Parser;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::process::ExitCode;
@@ -43,6 +44,47 @@ pub struct Command {
     /// Virtual seconds with faults; 0: as the seed decides.
     #[arg(long, default_value_t = 0)]
     virtual_seconds: u64,
+    /// Stop at the first seed that violates anything.
+    #[arg(long)]
+    first: bool,
+    /// Switch on one seeded bug after the other (those named, or all that the fast simulator reaches), each up to the
+    /// first seed that notices. Only in a build with them.
+    #[arg(long, num_args = 0.., value_name = "BUG", requires = "core")]
+    mutants: Option<Vec<String>>,
+    /// How results are told.
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+/// How results are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// One JSON document on standard output, and nothing else there.
+    Json,
+}
+
+/// What a run came to, as JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Finding {
+    /// `valid`, `INVALID` or `unknown`.
+    pub(super) verdict: String,
+    /// Seeds that were run.
+    pub(super) seeds: u64,
+    /// The first seeds that violated something.
+    pub(super) failed: Vec<Failed>,
+    /// Why seeds could not be run.
+    pub(super) broken: Vec<String>,
+    /// What happened how often.
+    pub(super) counts: BTreeMap<String, u64>,
+}
+
+/// A seed that violated something.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Failed {
+    pub(super) seed: u64,
+    pub(super) violations: Vec<Violation>,
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -70,6 +112,10 @@ pub fn run(command: &Command) -> ExitCode {
         trace: command.trace,
         virtual_seconds: command.virtual_seconds,
     };
+    if let Some(names) = &command.mutants {
+        let seeds = command.seeds.clone().unwrap_or(super::mutants::SEEDS);
+        return super::mutants::run(names, &seeds, threads(command), command.output == Output::Json);
+    }
     let seeds = match (command.seed, &command.seeds) {
         (Some(seed), _) => seed..seed.saturating_add(1),
         (None, Some(seeds)) if command.until_stopped => seeds.start..u64::MAX,
@@ -85,11 +131,15 @@ pub fn run(command: &Command) -> ExitCode {
     verdict(command, &tally, began.elapsed())
 }
 
-fn run_all(command: &Command, options: &Options, seeds: Range<u64>) -> Tally {
-    let threads = match command.jobs {
+fn threads(command: &Command) -> usize {
+    match command.jobs {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         jobs => jobs,
-    };
+    }
+}
+
+fn run_all(command: &Command, options: &Options, seeds: Range<u64>) -> Tally {
+    let threads = threads(command);
     let next = AtomicU64::new(seeds.start);
     let stop = AtomicBool::new(false);
     let tally = Mutex::new(Tally::default());
@@ -106,11 +156,11 @@ fn run_all(command: &Command, options: &Options, seeds: Range<u64>) -> Tally {
                     let result = run_seed(command, options, seed);
                     let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
                     take(command, &mut tally, result);
-                    if tally.broken.len() > TOLD_MAX {
+                    if tally.broken.len() > TOLD_MAX || (command.first && tally.failures > 0) {
                         stop.store(true, Ordering::Relaxed);
                     }
                     let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-                    if told.elapsed() >= PROGRESS {
+                    if told.elapsed() >= PROGRESS && command.output == Output::Text {
                         *told = Instant::now();
                         let seconds = began.elapsed().as_secs_f64();
                         let (done, failures) = (tally.done, tally.failures);
@@ -153,20 +203,24 @@ fn take(command: &Command, tally: &mut Tally, result: Result<Outcome, String>) {
     let outcome = match result {
         Ok(outcome) => outcome,
         Err(reason) => {
-            println!("{reason}");
+            if command.output == Output::Text {
+                println!("{reason}");
+            }
             return tally.broken.push(reason);
         }
     };
     for (what, n) in &outcome.counts {
         *tally.counts.entry(what).or_default() += n;
     }
-    if command.seed.is_some() {
+    if command.seed.is_some() && command.output == Output::Text {
         println!("seed {} has hash {:016x}", outcome.seed, outcome.hash);
     }
     if !outcome.violations.is_empty() {
         tally.failures += 1;
         if tally.failed.len() < TOLD_MAX {
-            tell(command, &outcome);
+            if command.output == Output::Text {
+                tell(command, &outcome);
+            }
             tally.failed.push(outcome);
         }
     }
@@ -197,6 +251,14 @@ fn tell(command: &Command, outcome: &Outcome) {
 }
 
 fn verdict(command: &Command, tally: &Tally, took: Duration) -> ExitCode {
+    let (word, code) = match (tally.failures, tally.broken.len()) {
+        (0, 0) if tally.done > 0 => ("valid", 0),
+        (0, _) => ("unknown", 2),
+        _ => ("INVALID", 1),
+    };
+    if command.output == Output::Json {
+        return tell_json(tally, word, code);
+    }
     let mut found: BTreeMap<&str, u64> = BTreeMap::new();
     for outcome in &tally.failed {
         for violation in &outcome.violations {
@@ -210,11 +272,6 @@ fn verdict(command: &Command, tally: &Tally, took: Duration) -> ExitCode {
         .collect();
     println!("{}", counts.join(", "));
     let kind = if command.core { "core" } else { "full-stack" };
-    let (word, code) = match (tally.failures, tally.broken.len()) {
-        (0, 0) if tally.done > 0 => ("valid", 0),
-        (0, _) => ("unknown", 2),
-        _ => ("INVALID", 1),
-    };
     println!(
         "{word}: {} {kind} seeds in {:.1} s, {} failed {found:?}, {} could not be run",
         tally.done,
@@ -223,6 +280,31 @@ fn verdict(command: &Command, tally: &Tally, took: Duration) -> ExitCode {
         tally.broken.len()
     );
     ExitCode::from(code)
+}
+
+fn tell_json(tally: &Tally, word: &str, code: u8) -> ExitCode {
+    let failed = tally.failed.iter().map(|outcome| Failed {
+        seed: outcome.seed,
+        violations: outcome.violations.clone(),
+    });
+    let counts = tally.counts.iter().map(|(what, n)| ((*what).to_owned(), *n));
+    let finding = Finding {
+        verdict: word.to_owned(),
+        seeds: tally.done,
+        failed: failed.collect(),
+        broken: tally.broken.clone(),
+        counts: counts.collect(),
+    };
+    match serde_json::to_string_pretty(&finding) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::from(code)
+        }
+        Err(error) => {
+            eprintln!("the result cannot be written: {error}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 pub mod command;
 pub mod core;
 pub mod full;
+pub mod mutants;
 pub mod regressions;
 
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ pub struct Outcome {
 }
 
 /// An invariant that did not hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Violation {
     /// Which, by its stable name.
     pub invariant: String,

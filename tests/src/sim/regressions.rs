@@ -15,6 +15,21 @@ pub const CORE: &[(u64, &str)] = &[
         6436,
         "a new leader gave up on workers just before they could notice that the old one had gone silent",
     ),
+    (
+        7630,
+        "a worker that had stood still committed a checkpoint that had been found damaged and undone meanwhile: no row is \
+         lost, and the leader ignores its answer",
+    ),
+    (
+        2875,
+        "a leader forgot a cancelled job whose collection had failed: a search for orphans from before the end counted as \
+         the end's",
+    ),
+    (20754, "the same, and a manifest came after the last search"),
+    (
+        56,
+        "a part was uploaded after its worker had said that the attempt is cancelled",
+    ),
 ];
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::ledger::Ledger;
 use super::link::{Found, MakeRegister, Session, seek};
 use super::plans::Plans;
 use super::snapshots::{Captured, Origin, declined, make_durable};
+use super::uploads::Uploads;
 use super::{deploy, run::RunError};
 use crate::engine::{Engine, EngineEvent, EngineEvents};
 use holdfast_common::clock::{SharedClock, SharedRandom};
@@ -101,6 +102,7 @@ pub struct Agent {
     pub(super) deploying: BTreeSet<(JobId, AttemptId)>,
     pub(super) committing: BTreeSet<CommitKey>,
     pub(super) triggered: BTreeMap<(JobId, AttemptId), CheckpointId>,
+    pub(super) uploads: Uploads,
 }
 
 impl Agent {
@@ -132,6 +134,7 @@ impl Agent {
             deploying: BTreeSet::new(),
             committing: BTreeSet::new(),
             triggered: BTreeMap::new(),
+            uploads: Uploads::default(),
         };
         agent.seek();
         agent
@@ -397,8 +400,10 @@ impl Agent {
             ));
         };
         let (engine, store) = (self.engine.clone(), self.store.clone());
+        let Origin { job, attempt, .. } = captured.origin;
+        let over = self.uploads.token(&self.ledger, job, attempt);
         self.tasks.spawn(async move {
-            let body = make_durable(engine, store, cluster, captured).await;
+            let body = make_durable(engine, store, cluster, captured, over).await;
             Done::Say(Box::new(body))
         });
     }

@@ -91,6 +91,7 @@ impl Agent {
         let old = self.ledger.deploy(job, attempt).map_err(|e| e.to_string())?;
         tracing::info!(%job, %attempt, "attempt is being deployed");
         self.triggered.retain(|(j, _), _| *j != job);
+        self.uploads.end(job, old.unwrap_or_default());
         self.deploying.insert((job, attempt));
         let work = deploy::DeployWork {
             engine: self.engine.clone(),
@@ -174,13 +175,15 @@ impl Agent {
         let job = JobId::from_bytes(job).map_err(|e| e.to_string())?;
         tracing::info!(%job, %attempt, "attempt is being stopped");
         inject::pass(points::WORKER_CANCEL);
-        self.ledger.cancel(job, attempt);
-        self.triggered.remove(&(job, attempt));
-        if self.deploying.contains(&(job, attempt)) {
-            // Stopped when the deployment has ended; there is nothing to stop before.
-            return Ok(());
+        let older = self.ledger.cancel(job, attempt);
+        self.triggered.retain(|(j, a), _| *j != job || *a > attempt);
+        self.uploads.end(job, attempt);
+        for over in older.into_iter().chain([attempt]) {
+            // One that is being deployed is stopped when that has ended; there is nothing to stop before.
+            if !self.deploying.contains(&(job, over)) {
+                self.spawn_cancel(job, over);
+            }
         }
-        self.spawn_cancel(job, attempt);
         Ok(())
     }
 

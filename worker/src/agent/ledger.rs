@@ -133,13 +133,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// An attempt, and every older one, is over.
-    pub fn cancel(&mut self, job: JobId, attempt: AttemptId) {
+    /// An attempt, and every older one, is over. Returns the older attempt that was the current one here, which has to be
+    /// stopped as well: the one that is named may never have been deployed here.
+    pub fn cancel(&mut self, job: JobId, attempt: AttemptId) -> Option<AttemptId> {
         let attempts = self.jobs.entry(job).or_default();
         attempts.over = attempts.over.max(attempt);
-        if attempts.current.is_some_and(|current| current <= attempt) {
-            attempts.current = None;
-        }
+        let ended = attempts.current.take_if(|current| *current <= attempt);
         self.forget_up_to(job, attempt);
         if self.jobs.len() > ACTIVE_JOBS_MAX {
             // Of a job that is long over nobody sends commands any more.
@@ -151,6 +150,7 @@ impl Ledger {
                 self.jobs.remove(&idle);
             }
         }
+        ended.filter(|ended| *ended < attempt)
     }
 
     /// Attempts that run here.

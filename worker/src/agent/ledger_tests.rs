@@ -108,3 +108,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_end_of_an_attempt_names_the_older_one_that_runs_here() {
+    let (job, mut ledger) = (JobId(1), Ledger::default());
+    ledger.deploy(job, AttemptId(31)).unwrap();
+    // The next attempt never reached this worker; its end does.
+    assert_eq!(ledger.cancel(job, AttemptId(40)), Some(AttemptId(31)));
+    assert_eq!(ledger.cancel(job, AttemptId(40)), None);
+    assert_eq!(ledger.deploy(job, AttemptId(41)), Ok(None));
+    assert_eq!(
+        ledger.cancel(job, AttemptId(41)),
+        None,
+        "it is named by the command itself"
+    );
+}

@@ -14,3 +14,4 @@ pub mod plans;
 pub mod restore;
 pub mod run;
 pub mod snapshots;
+mod uploads;

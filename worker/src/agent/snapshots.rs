@@ -14,6 +14,7 @@ use prost::Message;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Deadline of what a sink does to make its output durable; then its task fails, since the output would be lost.
 const PREPARE_DEADLINE: Duration = Duration::from_secs(600);
@@ -49,12 +50,13 @@ pub struct Captured {
     pub alignment_ms: u32,
 }
 
-/// Makes it durable. The answer is an acknowledgement or a refusal.
+/// Makes it durable. The answer is an acknowledgement or a refusal. Once its attempt is `over` no upload begins.
 pub async fn make_durable(
     engine: Engine,
     store: SnapshotStore,
     cluster: ClusterId,
     captured: Captured,
+    over: CancellationToken,
 ) -> Body {
     let begun = Instant::now();
     let origin = captured.origin;
@@ -97,7 +99,7 @@ pub async fn make_durable(
         );
         return declined(origin, text);
     }
-    let part = match upload(&store, cluster, origin, captured.state).await {
+    let part = match upload(&store, cluster, origin, captured.state, &over).await {
         Ok(part) => part,
         Err(reason) => return declined(origin, reason),
     };
@@ -163,6 +165,7 @@ async fn upload(
     cluster: ClusterId,
     origin: Origin,
     state: CapturedState,
+    over: &CancellationToken,
 ) -> Result<Option<ObjectRef>, String> {
     // Writing takes time in proportion to the state: not on a thread that serves sockets, and not on a slot's.
     let written = holdfast_runtime::blocking(move || {
@@ -176,6 +179,9 @@ async fn upload(
     };
     if body.is_empty() {
         return Ok(None);
+    }
+    if over.is_cancelled() {
+        return Err("its attempt is over".to_owned());
     }
     let path = layout::part(
         cluster,
@@ -226,6 +232,7 @@ fn to_record((uid, committables): (String, Vec<Committable>)) -> SinkCommittable
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use holdfast_common::config::Configuration;
 
     #[test]
     fn output_that_no_acknowledgement_could_name_is_refused_with_its_size() {
@@ -240,5 +247,37 @@ mod tests {
         check_size(&waiting(1000)).unwrap();
         let refused = check_size(&waiting(9000)).unwrap_err();
         assert!(refused.contains("9000 pieces of unfinished output"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_is_over_leaves_no_state_in_storage() {
+        let store = SnapshotStore::open("memory://over-leaves-nothing", &Configuration::new()).unwrap();
+        let origin = Origin {
+            job: JobId(1),
+            attempt: AttemptId(2),
+            checkpoint: CheckpointId(3),
+            vertex: VertexId(0),
+            subtask: 0,
+        };
+        let state = || CapturedState {
+            operators: Vec::new(),
+            watermark_ms: Some(7),
+            ended: false,
+        };
+        let over = CancellationToken::new();
+        let stored = upload(&store, ClusterId(9), origin, state(), &over)
+            .await
+            .unwrap();
+        store.get(&stored.unwrap()).await.unwrap();
+        let listed = || async { store.list("").await.unwrap().len() };
+        assert_eq!(listed().await, 1);
+        over.cancel();
+        let later = Origin {
+            checkpoint: CheckpointId(4),
+            ..origin
+        };
+        let refused = upload(&store, ClusterId(9), later, state(), &over).await;
+        assert!(refused.unwrap_err().contains("over"));
+        assert_eq!(listed().await, 1);
     }
 }

@@ -195,7 +195,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
             let input = futures::stream::iter([first]).chain(input);
             let mut client = self.client()?;
             let sent = Arc::new(AtomicU64::new(0));
-            let requests = outgoing(input, self.caller(), Arc::clone(&sent));
+            let requests = outgoing(input, self.caller(), self.lane, Arc::clone(&sent));
             // The server answers the stream when it has seen the first request.
             let opening = client.append(requests);
             let opened = match tokio::time::timeout(STREAM_IDLE.max(option.hard_ttl()), opening).await {
@@ -322,6 +322,7 @@ fn transfer_answer(
 fn outgoing<S>(
     input: S,
     caller: pb::Caller,
+    lane: Lane,
     sent: Arc<AtomicU64>,
 ) -> impl Stream<Item = pb::AppendRequest> + OptionalSend + OptionalSync + 'static
 where
@@ -333,6 +334,7 @@ where
         sent.fetch_add(1, Ordering::Relaxed);
         pb::AppendRequest {
             caller: caller.take(),
+            heartbeat: lane == Lane::Heartbeat,
             ..append_to(&request)
         }
     })))

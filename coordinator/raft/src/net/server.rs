@@ -6,20 +6,19 @@ use crate::codec::{
     vote_from, vote_request_from, vote_response_to, vote_to,
 };
 use crate::core::{Core, describe, is_formed};
-use crate::types::{DirId, Snapshot, TypeConfig};
+use crate::types::{DirId, LogId, Snapshot, TypeConfig};
 use futures::{Stream, StreamExt};
 use holdfast_common::inject::{self, points};
 use holdfast_common::limits::RPC_DEADLINE;
 use holdfast_proto::raft as pb;
 use holdfast_proto::raft::raft_server::Raft as RaftService;
 use openraft::errors::{Fatal, RaftError};
-use openraft::raft::TransferLeaderError;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError};
 use prost::bytes::{Bytes, BytesMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Longest pause between two messages of a snapshot.
@@ -110,7 +109,63 @@ impl Server {
     }
 
     fn note_leader(&self) {
-        *self.core.leader_contact.lock() = Some(Instant::now());
+        self.core.heard_leader();
+    }
+
+    /// Answers a heartbeat.
+    ///
+    /// openraft answers it when everything before it is on disk, so that a slow disk would look like a dead follower,
+    /// and the leader would lose its lease. But what the leader does with the answer (its lease, linearizable reads)
+    /// only needs that this coordinator has not promised itself to a newer leader, which needs no disk: what it had
+    /// promised before is on disk since it was. So the answer goes out as soon as consensus has accepted the message.
+    async fn heartbeat(
+        &self,
+        request: AppendEntriesRequest<TypeConfig>,
+    ) -> Result<pb::AppendResponse, Status> {
+        if request.vote.committed {
+            self.note_leader();
+        }
+        let (vote, prev) = (request.vote, request.prev_log_id);
+        let (sender, accepted) = tokio::sync::oneshot::channel();
+        let look = async {
+            let look = move |state: &openraft::RaftState<TypeConfig>| {
+                let follows = *state.vote_ref() == vote && state.log_ids.last().copied() >= prev;
+                // Nobody listens any more if openraft has answered.
+                let _ = sender.send(follows);
+            };
+            self.core
+                .raft
+                .external_request(look)
+                .await
+                .map_err(|e| fatal(&e))?;
+            accepted
+                .await
+                .map_err(|_| Status::unavailable("consensus has stopped here"))
+        };
+        let appending = self.core.raft.append_entries(request);
+        tokio::pin!(appending);
+        // The first promise to a cluster is noted in the identity file, which must not come before the log.
+        if self.core.identity.joined() {
+            // In this order: what is asked second is looked at second.
+            tokio::select! {
+                biased;
+                answer = &mut appending => return self.heartbeat_answer(prev, answer),
+                follows = look => if follows? {
+                    return Ok(append_result_to(&Ok(None)));
+                },
+            }
+        }
+        self.heartbeat_answer(prev, appending.await)
+    }
+
+    fn heartbeat_answer(
+        &self,
+        prev: Option<LogId>,
+        answer: Result<AppendEntriesResponse<TypeConfig>, RaftError<TypeConfig>>,
+    ) -> Result<pb::AppendResponse, Status> {
+        let result = answer.map_err(raft_fatal)?.into_stream_result(prev, None);
+        self.note_joined()?;
+        Ok(append_result_to(&result))
     }
 }
 
@@ -167,7 +222,12 @@ impl RaftService for Server {
             .map_err(|_| Status::deadline_exceeded("no first message"))??
             .ok_or_else(|| Status::invalid_argument("an empty stream"))?;
         self.admit(first.caller.as_ref())?;
+        let heartbeat = first.heartbeat;
         let first = append_from(first).map_err(|e| invalid(&e))?;
+        if heartbeat {
+            let answer = futures::stream::iter([self.heartbeat(first).await]);
+            return Ok(Response::new(Box::pin(answer)));
+        }
         let contact = self.clone();
         // Whether the answer that comes next is one to entries, and not to a heartbeat: for the crash point alone.
         let carried = Arc::new(AtomicBool::new(false));

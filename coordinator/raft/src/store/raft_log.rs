@@ -291,10 +291,9 @@ impl LogBackend for RaftLogBackend {
     }
 
     fn save_committed(&self, committed: LogId) -> io::Result<()> {
-        self.write(|log| {
-            log.commit(DiskLogId(committed))?;
-            log.flush(false, None)
-        })
+        // It goes to the disk together with the next write: nobody waits for it, and a write of its own, with its
+        // wake-up of the writer, would stand before the entries that somebody does wait for.
+        self.write(|log| log.commit(DiskLogId(committed)).map(drop))
     }
 
     fn truncate_after(&self, last: Option<LogId>, flushed: Flushed) -> io::Result<()> {

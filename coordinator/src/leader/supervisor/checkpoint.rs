@@ -156,6 +156,7 @@ impl Supervisor {
             sinks: sinks.clone(),
             r#final: c.is_final,
         };
+        self.cleanup.manifest_begun();
         ctx.out.push(Effect::WriteManifest {
             job: job.id,
             checkpoint: c.id,

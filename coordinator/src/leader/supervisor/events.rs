@@ -85,8 +85,11 @@ impl Supervisor {
                 retryable,
                 ..
             } => self.commit_failed(ctx, job, (attempt, checkpoint, part), reason, retryable),
-            FromWorker::Cancelled { attempt, .. } if self.stopping.get(&worker) == Some(&attempt) => {
-                self.stopping.remove(&worker);
+            FromWorker::Cancelled { attempt, .. } => {
+                if self.stopping.get(&worker) == Some(&attempt) {
+                    self.stopping.remove(&worker);
+                }
+                self.writer_stopped();
             }
             _ => {}
         }
@@ -265,6 +268,7 @@ impl Supervisor {
         checkpoint: CheckpointId,
         result: Result<[u8; 32], String>,
     ) {
+        self.cleanup.manifest_ended();
         let Some(job) = ctx.state.jobs.get(&self.job) else {
             return;
         };

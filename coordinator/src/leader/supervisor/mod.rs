@@ -150,7 +150,7 @@ enum Phase {
     Running,
     /// A user cancelled it.
     Cancelling { since_ms: u64 },
-    /// The log says that it is over.
+    /// The log says that it is over. `swept`: what nobody refers to is gone, and nobody writes any more.
     Ended { swept: bool },
 }
 
@@ -338,7 +338,7 @@ impl Supervisor {
             && self.stopping.is_empty()
             && self.commit.is_none()
             && self.commit_recording.is_none()
-            && self.cleanup.is_idle()
+            && self.cleanup.is_done()
     }
 
     /// When [`Self::reconcile`] has something to do next, if nothing happens before.

@@ -6,4 +6,5 @@ pub(crate) mod fakes;
 mod random;
 mod runtime;
 mod scenarios;
+mod sweeps;
 mod world;

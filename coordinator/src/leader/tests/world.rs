@@ -53,6 +53,11 @@ pub struct World {
     pub workers: Vec<FakeWorker>,
     pub inputs: VecDeque<Input>,
     pub storage_up: bool,
+    /// What storage has done is told later, with [`World::release`].
+    pub storage_slow: bool,
+    held: Vec<Input>,
+    /// When storage was searched for orphans, and below which number.
+    pub sweeps: Vec<(u64, CheckpointId)>,
     pub manifests: BTreeMap<String, Manifest>,
     pub damaged: BTreeSet<String>,
     pub ends: bool,
@@ -99,6 +104,9 @@ impl World {
             workers: Vec::new(),
             inputs: VecDeque::new(),
             storage_up: true,
+            storage_slow: false,
+            held: Vec::new(),
+            sweeps: Vec::new(),
             manifests: BTreeMap::new(),
             damaged: BTreeSet::new(),
             ends: false,
@@ -402,7 +410,7 @@ impl World {
                     } else {
                         Err("no route to storage".to_owned())
                     };
-                    self.inputs.push_back(Input::ManifestWritten {
+                    self.storage_says(Input::ManifestWritten {
                         job,
                         checkpoint,
                         result,
@@ -451,11 +459,41 @@ impl World {
                 assert!(self.state.jobs[&job].checkpoints[&checkpoint.id].retired);
                 self.manifests.remove(&checkpoint.manifest_path);
             }
+            self.sweep(work);
             Ok(work.retired.iter().map(|c| c.id).collect())
         } else {
             Err("no route to storage".to_owned())
         };
-        self.inputs.push_back(Input::Collected { job, result });
+        self.storage_says(Input::Collected { job, result });
+    }
+
+    fn sweep(&mut self, work: &CollectWork) {
+        let Some(floor) = work.orphans_below else {
+            return;
+        };
+        self.sweeps.push((self.now_ms, floor));
+        let owned: BTreeSet<&String> = work
+            .kept
+            .iter()
+            .chain(&work.retired)
+            .map(|c| &c.manifest_path)
+            .collect();
+        self.manifests
+            .retain(|path, m| m.checkpoint >= floor.0 || owned.contains(path));
+    }
+
+    fn storage_says(&mut self, input: Input) {
+        if self.storage_slow {
+            self.held.push(input);
+        } else {
+            self.inputs.push_back(input);
+        }
+    }
+
+    /// Storage is fast again: what it has done becomes known.
+    pub fn release(&mut self) {
+        self.storage_slow = false;
+        self.inputs.extend(std::mem::take(&mut self.held));
     }
 
     /// Named rules that every message of a leader keeps.

@@ -132,7 +132,7 @@ pub const INVARIANTS: &[(&str, &str)] = &[
     ),
     (
         "nothing-is-left-behind",
-        "a finished job leaves neither tasks nor objects",
+        "an ended job leaves neither tasks nor checkpoints in the log nor any object, however late it was written",
     ),
     (
         "only-the-current-attempt-runs",

@@ -7,7 +7,7 @@ use super::plan::Profile;
 use super::world::{Completion, Event, Proc, Queued, World};
 use holdfast_common::{ClusterId, Incarnation, LeaderEpoch, NodeId, VertexId};
 use holdfast_coordinator::leader::core::{Core, CoreConfig};
-use holdfast_coordinator::leader::input::{Effect, Input, Now, StoredCheckpoint};
+use holdfast_coordinator::leader::input::{Effect, Input, Now};
 use holdfast_coordinator::leader::io::ManifestCache;
 use holdfast_coordinator::leader::shape::{Shape, VertexShape};
 use holdfast_machine::command::{Command, Response};
@@ -21,8 +21,6 @@ const REDIAL_AFTER_MS: [u64; 8] = [0, 5, 10, 20, 40, 80, 160, 320];
 const PROPOSE_US: u64 = 2_000_000;
 /// Wait before a proposal is made again.
 const AGAIN_US: u64 = 20_000;
-/// Wait before a deadline that has passed without effect is looked at again.
-const PASSED_PAUSE_MS: u64 = 50;
 /// Heartbeats of the simulated cluster.
 pub(super) const HEARTBEAT_MS: u64 = 200;
 /// Silence after which the other side counts as lost.
@@ -204,6 +202,19 @@ impl World {
         for stream in streams {
             self.close_down(stream);
         }
+        self.step_down(node, run.id);
+    }
+
+    fn step_down(&mut self, node: usize, run: u64) {
+        let n = &self.nodes[node];
+        let Some(cluster) = n.state.cluster.as_ref().map(|c| c.id) else {
+            return;
+        };
+        let io = leader_io(&self.outside, cluster, &n.manifests);
+        if let Some(work) = io.step_down_work(&n.state) {
+            let done = async move { Completion::Leader(node, run, work.await) };
+            self.spawn(Proc::Node(node), Box::pin(done));
+        }
     }
 
     pub(super) fn deposed(&mut self, node: usize, term: u64) {
@@ -249,14 +260,8 @@ impl World {
         let Some(r) = n.run.as_mut().filter(|r| r.id == run) else {
             return;
         };
-        let tick_us = r.core.next_deadline(stepped, &n.state).map(|at_ms| {
-            let at_ms = if at_ms <= stepped.mono_ms {
-                stepped.mono_ms + PASSED_PAUSE_MS
-            } else {
-                at_ms
-            };
-            r.started_us.saturating_add(at_ms.saturating_mul(1000))
-        });
+        let tick_ms = r.core.next_tick(stepped, &n.state);
+        let tick_us = tick_ms.map(|at_ms| r.started_us.saturating_add(at_ms.saturating_mul(1000)));
         let changed = r.tick_us != tick_us;
         r.tick_us = tick_us;
         if let Some(at_us) = tick_us.filter(|_| changed) {
@@ -343,41 +348,13 @@ impl World {
         let Some(cluster) = self.nodes[node].state.cluster.as_ref().map(|c| c.id) else {
             return;
         };
+        if matches!(effect, Effect::Collect { .. }) {
+            self.count("collections");
+        }
         let io = leader_io(&self.outside, cluster, &self.nodes[node].manifests);
-        let owner = Proc::Node(node);
-        let done = move |input| Completion::Leader(node, run, input);
-        match effect {
-            Effect::WriteManifest {
-                job,
-                checkpoint,
-                path,
-                manifest,
-            } => {
-                let work = io.write_manifest(job, checkpoint, path, *manifest);
-                self.spawn(owner, Box::pin(async move { done(work.await) }));
-            }
-            Effect::ReadManifest {
-                job,
-                checkpoint,
-                path,
-                sha256,
-            } => {
-                let stored = StoredCheckpoint {
-                    id: checkpoint,
-                    attempt: holdfast_common::AttemptId(0),
-                    manifest_path: path,
-                    sha256,
-                    damaged: false,
-                };
-                let work = io.read_committables(job, stored);
-                self.spawn(owner, Box::pin(async move { done(work.await) }));
-            }
-            Effect::Collect { job, work } => {
-                self.count("collections");
-                let work = io.collect(job, *work);
-                self.spawn(owner, Box::pin(async move { done(work.await) }));
-            }
-            _ => {}
+        if let Ok(work) = io.storage_work(effect) {
+            let done = async move { Completion::Leader(node, run, work.await) };
+            self.spawn(Proc::Node(node), Box::pin(done));
         }
     }
 

@@ -1,12 +1,12 @@
 //! A worker's engine: builds, starts, stops and checkpoints the tasks of attempts, and commits what sinks have prepared.
 
 use super::files::{decode_file, names};
-use super::ops::{Op, OpResult, Outside};
+use super::ops::{Op, OpResult, OutputFile, Outside};
 use super::tasks::{Captured, Kind, Local, SINK, SOURCE, Task, TaskId, TaskKey, Wish, prepare};
 use super::worker::{AttemptKey, CommitKey, Said, WorkerDone};
 use super::world::{Completion, Event, Proc, World};
 use bytes::Bytes;
-use holdfast_common::{AttemptId, CheckpointId, Incarnation, layout};
+use holdfast_common::{AttemptId, CheckpointId, Incarnation, JobId, layout};
 use holdfast_coordinator::leader::ports::Snapshots;
 use holdfast_proto::control::{
     Ack, Commit, CommitDone, CommitFailed, Declined, Deploy, Restore, TaskState, TaskStatus,
@@ -248,6 +248,10 @@ impl World {
             return;
         };
         let ((job, attempt), (vertex, subtask)) = captured.id;
+        if self.workers[worker].ledger.require_current(job, attempt).is_err() {
+            let reason = "its attempt is over".to_owned();
+            return self.decline(worker, captured.id, checkpoint, reason);
+        }
         let path = layout::part(cluster, job, checkpoint, attempt, vertex, subtask);
         let outside = self.outside.clone();
         let work = async move {
@@ -317,6 +321,12 @@ impl World {
         self.spawn(Proc::Worker(worker), Box::pin(work));
     }
 
+    /// A checkpoint was found damaged after it had completed: an older one was restored, and sinks took its output back.
+    fn is_undone(&self, job: JobId, checkpoint: CheckpointId) -> bool {
+        let completed = self.checks.jobs.get(&job).map(|record| &record.completed);
+        completed.is_some_and(|c| c.get(&checkpoint.0).is_some_and(|c| c.damaged))
+    }
+
     fn committed_here(&mut self, worker: usize, key: CommitKey, result: Result<(), (String, bool)>) {
         self.committed_sinks(worker, key);
         let (job, attempt, checkpoint, (slice, slices, recover)) = key;
@@ -337,7 +347,10 @@ impl World {
                 })
             }
             Err((reason, retryable)) => {
-                if !retryable {
+                if !retryable && self.is_undone(job, key.2) {
+                    // A worker that stood still, or another's deadline, came to it after sinks had taken it back.
+                    self.count("stale commits");
+                } else if !retryable {
                     self.violation("committed-output-can-be-committed", reason.clone());
                 }
                 Said::CommitFailed(CommitFailed {
@@ -451,15 +464,22 @@ async fn commit(outside: &Outside, key: CommitKey, committables: &[Bytes]) -> Re
     if !recover {
         return Ok(());
     }
-    let OpResult::Files(files) = outside.run(Op::Files { job }).await else {
-        return Err(("the output directory cannot be read".to_owned(), true));
-    };
     let restored = Some(checkpoint).filter(|c| c.0 > 0);
-    for (name, file) in files {
-        let unknown = restored.is_none_or(|r| file.checkpoint > r);
-        if file.attempt < attempt && unknown {
+    // Listed again until there is nothing left: a commit that comes late may rename a file between list and removal.
+    loop {
+        let OpResult::Files(files) = outside.run(Op::Files { job }).await else {
+            return Err(("the output directory cannot be read".to_owned(), true));
+        };
+        let unknown = |file: &OutputFile| restored.is_none_or(|r| file.checkpoint > r);
+        let mut abandoned = files
+            .into_iter()
+            .filter(|(_, file)| file.attempt < attempt && unknown(file))
+            .peekable();
+        if abandoned.peek().is_none() {
+            return Ok(());
+        }
+        for (name, _) in abandoned {
             outside.run(Op::Remove { name }).await;
         }
     }
-    Ok(())
 }

@@ -104,8 +104,8 @@ fn live(world: &mut World) {
     let until = world.now_us + BUDGET_US;
     let tidy = world.run_until(until, World::is_tidy);
     expect(world, tidy, "nothing-is-left-behind");
-    let orphans = world.store.objects.len();
-    (0..orphans).for_each(|_| world.count("orphans left"));
+    let hidden = world.directory.files.values().filter(|f| !f.visible).count();
+    (0..hidden).for_each(|_| world.count("hidden files left"));
     let digest = world.checks.reference.digest();
     let last = xxhash_rust::xxh3::xxh3_64(format!("{digest:?}").as_bytes());
     world.note(1000, last, 0, || "the end".to_owned());
@@ -185,8 +185,7 @@ impl World {
             .collect()
     }
 
-    /// Ended jobs have no tasks, no checkpoints in the log, and no manifests. Parts may be left: a worker that stood
-    /// still can write one after the last sweep.
+    /// Ended jobs have no tasks, no checkpoints in the log, and no objects, and nobody is about to write one.
     fn is_tidy(&self) -> bool {
         let tasks = self.workers.iter().any(|w| !w.engine.is_empty());
         let known = self
@@ -195,8 +194,7 @@ impl World {
             .jobs
             .values()
             .any(|j| !j.checkpoints.is_empty());
-        let manifests = self.store.objects.keys().any(|path| path.ends_with("/manifest"));
-        !tasks && !known && !manifests
+        !tasks && !known && self.store.objects.is_empty() && !self.is_writing()
     }
 
     /// How things stand, for a report.

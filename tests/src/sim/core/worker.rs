@@ -320,6 +320,9 @@ impl World {
     }
 
     fn obey(&mut self, worker: usize, body: Body) {
+        if !matches!(body, Body::HeartbeatReply(_)) {
+            self.note(12, worker as u64, 0, || format!("w{worker} hears {body:?}"));
+        }
         match body {
             Body::Welcome(_) | Body::HeartbeatReply(_) | Body::NotLeader(_) => {}
             Body::Refused(_) => {
@@ -374,12 +377,13 @@ impl World {
                     return;
                 }
                 let key = (job, AttemptId(m.attempt));
-                w.ledger.cancel(key.0, key.1);
-                w.triggered.remove(&key);
-                let deploying = w.deploying.contains(&key);
+                let older = w.ledger.cancel(key.0, key.1);
+                w.triggered.retain(|(j, a), _| *j != key.0 || *a > key.1);
                 self.check_epoch(worker, m.leader_epoch);
-                if !deploying {
-                    self.cancel_tasks(worker, key);
+                for over in older.into_iter().chain([key.1]) {
+                    if !self.workers[worker].deploying.contains(&(key.0, over)) {
+                        self.cancel_tasks(worker, (key.0, over));
+                    }
                 }
             }
         }
@@ -446,6 +450,9 @@ impl World {
         let result = result.map(|local| {
             self.workers[worker].engine.insert(key, *local);
         });
+        self.note(13, worker as u64, key.1.0, || {
+            format!("w{worker} has built attempt {} of {}", key.1, key.0)
+        });
         let w = &mut self.workers[worker];
         w.deploying.remove(&key);
         if w.ledger.require_current(key.0, key.1).is_err() {
@@ -473,6 +480,9 @@ impl World {
     }
 
     pub(super) fn gone(&mut self, worker: usize, job: JobId, attempt: AttemptId) {
+        self.note(14, worker as u64, attempt.0, || {
+            format!("w{worker} has stopped attempt {attempt} of {job}")
+        });
         self.remove_tasks(worker, (job, attempt));
         let said = Said::Cancelled(Cancelled {
             job_id: job.to_bytes().to_vec().into(),

@@ -321,6 +321,13 @@ impl World {
         }
     }
 
+    /// An object is on its way to storage.
+    pub(super) fn is_writing(&self) -> bool {
+        self.ops
+            .values()
+            .any(|(_, op)| matches!(op, super::ops::Op::Put { .. }))
+    }
+
     /// Nothing is asked for but while a future is polled.
     fn poll_new(&self) {
         debug_assert!(self.outside.0.lock().asked.is_empty());
@@ -347,6 +354,8 @@ impl World {
             super::ops::Op::Pause { .. } => 0,
             _ => self.op_time(op) / 2,
         };
+        // It has happened; who asked may die before it hears of it.
+        self.ops.insert(op, (flight, super::ops::Op::Pause { us: 0 }));
         let result = Box::new(result);
         self.push(self.now_us + wait, Some(owner), Event::Told { op, result });
     }
