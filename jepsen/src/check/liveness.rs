@@ -84,6 +84,13 @@ fn judge_jobs(this: &Liveness, case: &mut Case, history: &[Event], healed: Nanos
         let checkpoint = newer_checkpoint(polls.get(watch.job).unwrap_or(&none), since);
         sign.1 = [sign.1, end, output, checkpoint].into_iter().flatten().min();
     }
+    // Jobs without sinks that are read: their checkpoints are what is known of them.
+    for (job, polls) in &polls {
+        let asked_later = polls.iter().any(|poll| poll.start >= healed);
+        if asked_later && !signs.contains_key(job) {
+            signs.insert(job, (healed, newer_checkpoint(polls, healed)));
+        }
+    }
     for (job, (since, sign)) in signs.into_iter().filter(|(job, _)| !failed.contains(job)) {
         this.judge(case, &format!("progress of job {job}"), since, last, sign);
     }

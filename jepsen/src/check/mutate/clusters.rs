@@ -149,7 +149,7 @@ pub(super) fn term_back(history: &mut Vec<Event>, draw: Draw<'_>) -> bool {
     let Some(op) = pick(&later_of(history, "cluster", "term"), draw) else {
         return false;
     };
-    set(history, op, &[("term", 0.into())])
+    set(history, op, &[("term", 1.into())])
 }
 
 pub(super) fn attempt_back(history: &mut Vec<Event>, draw: Draw<'_>) -> bool {
