@@ -113,10 +113,6 @@ pub const RECIPES: &[(&str, Recipe)] = &[
         recipe_of(&["eos", "catalogue"], &["kill-worker"], "eos", 6, 15),
     ),
     (
-        "commit-before-entry",
-        recipe_of(&["eos"], &["kill-leader", "storage-slow"], "commits", 6, 15),
-    ),
-    (
         "no-commit-replay",
         recipe_of(
             &["eos"],
@@ -125,10 +121,6 @@ pub const RECIPES: &[(&str, Recipe)] = &[
             8,
             15,
         ),
-    ),
-    (
-        "commit-after-start",
-        recipe_of(&["eos"], &["kill-all", "kill-worker"], "eos", 8, 15),
     ),
     (
         "stale-abort",
@@ -159,16 +151,6 @@ pub const RECIPES: &[(&str, Recipe)] = &[
         recipe_of(&["catalogue"], &["kill-leader"], "undisturbed", 3, 12),
     ),
     (
-        "two-attempts",
-        recipe_of(
-            &["eos", "attempts"],
-            &["pause-worker", "partition-worker"],
-            "attempts",
-            8,
-            15,
-        ),
-    ),
-    (
         "resurrect-cancelled",
         recipe_of(&["jobs"], &["kill-leader", "term-leader"], "jobs", 6, 15),
     ),
@@ -178,22 +160,12 @@ pub const RECIPES: &[(&str, Recipe)] = &[
     ),
     (
         "wrong-checkpoint",
-        recipe_of(&["catalogue"], &["kill-worker"], "catalogue", 4, 15),
+        recipe_of(&["eos"], &["kill-worker"], "eos", 4, 15),
     ),
     // Workers and connectors.
     (
         "skip-alignment",
         recipe_of(&["eos", "bank"], &["kill-worker", "kill-workers"], "eos", 6, 15),
-    ),
-    (
-        "stale-attempt-accepted",
-        recipe_of(
-            &["attempts"],
-            &["pause-leader", "pause-worker"],
-            "attempts",
-            8,
-            15,
-        ),
     ),
     (
         "source-offset-ahead",
@@ -209,11 +181,17 @@ pub const RECIPES: &[(&str, Recipe)] = &[
     ),
     (
         "prepare-not-synced",
-        recipe_of(&["eos"], &["power-loss"], "eos", 8, 15),
+        recipe_of(&["eos"], &["power-loss-all"], "eos", 8, 15),
     ),
     (
         "commit-not-idempotent",
-        recipe_of(&["eos"], &["kill-worker", "kill-leader"], "eos", 4, 15),
+        recipe_of(
+            &["eos"],
+            &["kill-all", "kill-workers", "kill-leader"],
+            "eos",
+            8,
+            15,
+        ),
     ),
     (
         "state-lost-on-restore",
@@ -239,6 +217,15 @@ pub const RECIPES: &[(&str, Recipe)] = &[
     ),
 ];
 
+/// Bugs that show only in moments too short for real processes to be met there: they were reached, or could not be, in
+/// eight runs each, and no checker noticed. The core simulator catches them (`sim --core --mutants`).
+pub const SIMULATED: &[&str] = &[
+    "commit-before-entry",
+    "commit-after-start",
+    "two-attempts",
+    "stale-attempt-accepted",
+];
+
 /// The recipe of a seeded bug.
 #[must_use]
 pub fn recipe(name: &str) -> Option<Recipe> {
@@ -257,12 +244,12 @@ mod tests {
 
     #[test]
     fn every_bug_has_a_recipe_of_things_that_exist() {
-        assert_eq!(RECIPES.len(), BUGS.len());
+        assert_eq!(RECIPES.len() + SIMULATED.len(), BUGS.len());
         let faults: Vec<&str> = plan::FAULTS
             .iter()
             .flat_map(|(_, members)| members.iter().copied())
             .collect();
-        for bug in BUGS {
+        for bug in BUGS.iter().filter(|bug| !SIMULATED.contains(&bug.name)) {
             let recipe = recipe(bug.name).unwrap_or_else(|| panic!("no recipe for {}", bug.name));
             assert!(check::by_name(recipe.checker).is_some(), "{}", bug.name);
             assert!(

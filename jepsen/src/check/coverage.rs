@@ -136,7 +136,8 @@ impl Checker for Control {
                 case.count("operations");
                 let reason = op.done.and_then(|d| d.error.as_deref()).unwrap_or_default();
                 let expected = op.number("mismatch").is_some() || reason.starts_with(NOT_THE_LEADER);
-                let refused = op.kind == Kind::Fail && expected;
+                // A repeated request has had its effect before, whoever refuses it now.
+                let refused = (op.kind == Kind::Fail || op.f == "repeat") && expected;
                 if !op.is_ok() && !refused && op.done.is_some() {
                     case.violation(format!("failed without a fault: {}", op.told()));
                 }

@@ -42,7 +42,10 @@ fn peers(env: &Env, swarm: &Swarm, own: &Place, rest: bool) -> String {
     let known = coordinators.map(|place| if place.name == own.name { own } else { place });
     let members = known.filter(|place| place.number <= swarm.voters || place.name == own.name);
     let listed: Vec<String> = members
-        .map(|place| format!("{}@{}", place.number, if rest { place.rest } else { place.main }))
+        .map(|place| {
+            let address = if rest { place.rest } else { place.main };
+            format!("{}@{}", place.number, env.reach(&own.name, address))
+        })
         .collect();
     listed.join(",")
 }

@@ -9,6 +9,7 @@ pub mod frame;
 pub mod links;
 pub mod netns;
 pub mod preflight;
+pub mod relay;
 pub mod switch;
 mod sys;
 
@@ -16,7 +17,9 @@ use crate::plan::{Mode, Swarm};
 use anyhow::{Context, Result};
 use cgroup::Cgroup;
 use disk::Disk;
+use links::Rule;
 use netns::Port;
+use relay::Relays;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -70,6 +73,7 @@ pub struct Env {
     home: PathBuf,
     places: Vec<Place>,
     switch: Option<Switch>,
+    relays: Option<Relays>,
     disks: BTreeMap<String, Mutex<Disk>>,
     cgroups: BTreeMap<String, Cgroup>,
 }
@@ -94,11 +98,14 @@ impl Env {
             tag,
             home,
             switch: None,
+            relays: None,
             disks: BTreeMap::new(),
             cgroups: BTreeMap::new(),
         };
         if mode == Mode::Isolated {
             env.isolate(seed)?;
+        } else {
+            env.relays = Some(Relays::start(&env.places, seed)?);
         }
         for place in env.places.iter().filter(|p| p.role == Role::Coordinator) {
             std::fs::create_dir_all(env.data_dir(&place.name))?;
@@ -156,10 +163,20 @@ impl Env {
         self.places.iter().position(|place| place.name == name)
     }
 
-    /// The switch, if nodes are isolated.
+    /// What carries the messages between nodes and can be told not to.
     #[must_use]
-    pub fn switch(&self) -> Option<&Switch> {
-        self.switch.as_ref()
+    pub fn net(&self) -> Option<Net<'_>> {
+        let switch = self.switch.as_ref().map(Net::Switch);
+        switch.or_else(|| self.relays.as_ref().map(Net::Relays))
+    }
+
+    /// Where a node connects to reach an address of another: the address itself, or a relay before it.
+    #[must_use]
+    pub fn reach(&self, from: &str, target: SocketAddr) -> SocketAddr {
+        let door = self
+            .port(from)
+            .and_then(|port| self.relays.as_ref()?.door(port, target));
+        door.unwrap_or(target)
     }
 
     /// A disk by its node's name, if nodes have disks of their own.
@@ -212,9 +229,54 @@ impl Env {
     }
 }
 
+/// What carries the messages between nodes: frames on a switch, or streams through relays. Ports are the nodes' places.
+#[derive(Clone, Copy)]
+pub enum Net<'e> {
+    /// Of namespaces.
+    Switch(&'e Switch),
+    /// On loopback.
+    Relays(&'e Relays),
+}
+
+impl Net<'_> {
+    /// Adds rules to directed links in one moment.
+    pub fn add(&self, rules: &[(usize, usize, Rule)]) {
+        match self {
+            Self::Switch(switch) => switch.add(rules),
+            Self::Relays(relays) => relays.add(rules),
+        }
+    }
+
+    /// Removes the rules of a fault.
+    pub fn remove(&self, fault: u64) {
+        match self {
+            Self::Switch(switch) => switch.remove(fault),
+            Self::Relays(relays) => relays.remove(fault),
+        }
+    }
+
+    /// Removes all rules.
+    pub fn clear(&self) {
+        match self {
+            Self::Switch(switch) => switch.clear(),
+            Self::Relays(relays) => relays.clear(),
+        }
+    }
+
+    /// What was met by rules on these links so far, and how much of it was dropped.
+    #[must_use]
+    pub fn met(&self, links: &[(usize, usize)]) -> (u64, u64) {
+        match self {
+            Self::Switch(switch) => switch.met(links),
+            Self::Relays(relays) => relays.met(links),
+        }
+    }
+}
+
 impl Drop for Env {
     fn drop(&mut self) {
         self.switch = None;
+        self.relays = None;
         self.disks.clear();
         self.cgroups.clear();
         cgroup::remove_run(&self.tag);

@@ -30,7 +30,8 @@ impl Preflight {
         let mut abilities = vec![Ability {
             name: "root",
             trouble: (!root).then(|| "this process is not root".to_owned()),
-            without: "everything but kill, pause and a proxy in front of coordinators",
+            without: "everything but kill, pause, membership, and partitions by relays in front of coordinators (rows between workers \
+                      and snapshot storage cannot be cut off)",
         }];
         if root {
             abilities.push(ability(

@@ -173,8 +173,8 @@ impl Nemesis {
     pub fn heal_everything(mut self) -> Vec<String> {
         self.end();
         let world = self.tools.cluster.world();
-        if let Some(switch) = self.tools.cluster.env().switch() {
-            switch.clear();
+        if let Some(net) = self.tools.cluster.env().net() {
+            net.clear();
         }
         world.record(note(world.now(), "nemesis", "nemesis", "healed"));
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,7 +3,7 @@
 use super::process::installed;
 use super::{Outcome, Tools, skipped};
 use crate::env::links::Rule;
-use crate::env::{OBJECTS, Role};
+use crate::env::{Net, OBJECTS, Role};
 use crate::plan::{Fault, Plane, Shape, Target};
 use anyhow::{Context, Result};
 use std::sync::Arc;
@@ -158,9 +158,6 @@ pub(super) fn partition(
     flap: Option<u64>,
 ) -> Result<Outcome> {
     let env = tools.cluster.env();
-    if env.switch().is_none() {
-        return skipped("there is no switch here");
-    }
     let (targets, links) = cut(&scene(tools), shape, |target| tools.resolve(target));
     if targets.is_empty() || links.is_empty() {
         return skipped("nobody is there to be parted");
@@ -174,17 +171,17 @@ pub(super) fn partition(
         .map(|(a, b)| (*a, *b, Rule::cut(fault, plane)))
         .collect();
     let detail = format!("{} directed links, {plane:?}", rules.len());
-    let switch = env.switch().context("the switch")?;
-    let before = switch.met(&ports).1;
-    switch.add(&rules);
+    let net = env.net().context("the network")?;
+    let before = net.met(&ports).1;
+    net.add(&rules);
     let flapping =
         flap.map(|every| Flapping::start(tools, fault, rules, Duration::from_millis(every.max(5))));
     let own = tools.clone();
     let heal = move || {
         drop(flapping.transpose()?);
-        let switch = own.cluster.env().switch().context("the switch")?;
-        switch.remove(fault);
-        Ok(Some(switch.met(&ports).1 > before))
+        let net = own.cluster.env().net().context("the network")?;
+        net.remove(fault);
+        Ok(Some(net.met(&ports).1 > before))
     };
     Ok(installed(targets, detail, heal, None))
 }
@@ -205,14 +202,14 @@ impl Flapping {
                 let mut cut = true;
                 while !ended.load(Ordering::SeqCst) {
                     std::thread::sleep(every);
-                    let Some(switch) = own.cluster.env().switch() else {
+                    let Some(net) = own.cluster.env().net() else {
                         return;
                     };
                     cut = !cut;
                     if cut {
-                        switch.add(&rules);
+                        net.add(&rules);
                     } else {
-                        switch.remove(fault);
+                        net.remove(fault);
                     }
                 }
             })?;
@@ -245,8 +242,8 @@ pub(super) fn packets(tools: &Tools, fault: u64, parameters: &Fault) -> Result<O
         return skipped("no fault of packets");
     };
     let env = tools.cluster.env();
-    let Some(switch) = env.switch() else {
-        return skipped("there is no switch here");
+    let Some(net @ Net::Switch(_)) = env.net() else {
+        return skipped("streams through relays have no packets");
     };
     let targets = tools.resolve(target);
     if targets.is_empty() {
@@ -271,13 +268,13 @@ pub(super) fn packets(tools: &Tools, fault: u64, parameters: &Fault) -> Result<O
     ports.sort_unstable();
     ports.dedup();
     let rules: Vec<_> = ports.iter().map(|(a, b)| (*a, *b, rule.clone())).collect();
-    let before = switch.met(&ports).0;
-    switch.add(&rules);
+    let before = net.met(&ports).0;
+    net.add(&rules);
     let own = tools.clone();
     let heal = move || {
-        let switch = own.cluster.env().switch().context("the switch")?;
-        switch.remove(fault);
-        Ok(Some(switch.met(&ports).0 > before))
+        let net = own.cluster.env().net().context("the network")?;
+        net.remove(fault);
+        Ok(Some(net.met(&ports).0 > before))
     };
     let detail = format!(
         "+{delay_ms}..{} ms, lost {loss}, twice {duplicate}, late {reorder} of 1000",

@@ -417,14 +417,18 @@ fn nodes(cluster: &Cluster) -> Vec<NodeInfo> {
 fn world_spec(env: &Env, plan: &Plan) -> WorldSpec {
     let of_role = |role| env.places().iter().filter(move |place| place.role == role);
     let coordinators = of_role(Role::Coordinator).filter(|place| place.number <= plan.swarm.voters);
+    // Without namespaces all clients live in one place.
+    let client = of_role(Role::Client)
+        .next()
+        .map_or("", |place| place.name.as_str());
     WorldSpec {
         seed: plan.seed,
         coordinators: coordinators
             .map(|place| NodeAddr {
                 name: place.name.clone(),
                 ip: place.main.ip(),
-                rpc: place.main,
-                rest: place.rest,
+                rpc: env.reach(client, place.main),
+                rest: env.reach(client, place.rest),
             })
             .collect(),
         clients: of_role(Role::Client)
