@@ -32,40 +32,45 @@ pub fn storage_settings(env: &Env, swarm: &Swarm) -> BTreeMap<String, String> {
     settings
 }
 
-/// The members of the beginning, by RPC or REST address: `1@10.77.0.11:7100,...`. A coordinator lists itself too, under
-/// the id that it has now.
-fn peers(env: &Env, swarm: &Swarm, own: &Place, rest: bool) -> String {
-    let coordinators = env
-        .places()
-        .iter()
-        .filter(|place| place.role == Role::Coordinator);
-    let known = coordinators.map(|place| if place.name == own.name { own } else { place });
-    let members = known.filter(|place| place.number <= swarm.voters || place.name == own.name);
+/// Ids of coordinators that are not their numbers any more, by name.
+pub type Ids = BTreeMap<String, u32>;
+
+/// The members of the beginning, by RPC or REST address: `1@10.77.0.11:7100,...`, each under the id that it has now. A
+/// coordinator lists itself too.
+fn peers(env: &Env, swarm: &Swarm, own: &Place, ids: &Ids, rest: bool) -> String {
+    let members = env.places().iter().filter(|place| {
+        place.role == Role::Coordinator && (place.number <= swarm.voters || place.name == own.name)
+    });
     let listed: Vec<String> = members
         .map(|place| {
+            let id = ids.get(&place.name).unwrap_or(&place.number);
             let address = if rest { place.rest } else { place.main };
-            format!("{}@{}", place.number, env.reach(&own.name, address))
+            format!("{id}@{}", env.reach(&own.name, address))
         })
         .collect();
     listed.join(",")
 }
 
-/// A node's file. A coordinator's number is its id.
+/// A node's file.
 #[must_use]
-pub fn yaml(env: &Env, swarm: &Swarm, place: &Place) -> String {
+pub fn yaml(env: &Env, swarm: &Swarm, place: &Place, ids: &Ids) -> String {
     let mut keys: BTreeMap<String, String> = storage_settings(env, swarm);
     let mut set = |key: &str, value: String| keys.insert(key.to_owned(), value);
     set("high-availability.cluster-id", "jepsen".into());
-    set("high-availability.raft.peers", peers(env, swarm, place, false));
+    set(
+        "high-availability.raft.peers",
+        peers(env, swarm, place, ids, false),
+    );
     set("execution.checkpointing.dir", snapshot_url(env, swarm));
     set("heartbeat.timeout", format!("{} ms", swarm.heartbeat_timeout_ms));
     set("env.log.level", "info".into());
     match place.role {
         Role::Coordinator => {
-            set("high-availability.raft.id", place.number.to_string());
+            let id = ids.get(&place.name).unwrap_or(&place.number);
+            set("high-availability.raft.id", id.to_string());
             set(
                 "high-availability.raft.rest-peers",
-                peers(env, swarm, place, true),
+                peers(env, swarm, place, ids, true),
             );
             set("high-availability.raft.profile", swarm.profile.clone());
             set(

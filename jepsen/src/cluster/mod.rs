@@ -189,7 +189,11 @@ impl Cluster {
     /// # Errors
     /// If it runs, or its directory cannot be emptied.
     pub fn renew(&self, name: &str) -> Result<u32> {
-        self.node(name)?.renew(&self.shared.env, &self.shared.world)
+        let mut ids = config::Ids::new();
+        for place in self.env().places().iter().filter(|p| p.role == Role::Coordinator) {
+            ids.insert(place.name.clone(), self.member_id(&place.name)?);
+        }
+        self.node(name)?.renew(&self.shared.env, &self.shared.world, ids)
     }
 
     /// Whether a process runs.

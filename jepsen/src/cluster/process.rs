@@ -78,7 +78,10 @@ impl Node {
             }
             _ => {
                 let file = env.home().join(format!("{}.yaml", place.name));
-                std::fs::write(&file, config::yaml(env, &setup.plan.swarm, place))?;
+                std::fs::write(
+                    &file,
+                    config::yaml(env, &setup.plan.swarm, place, &config::Ids::new()),
+                )?;
                 let role = if place.role == Role::Coordinator {
                     "coordinator"
                 } else {
@@ -123,19 +126,16 @@ impl Node {
     }
 
     /// Gives a coordinator that is down an empty disk and an id that nobody has had.
-    pub(super) fn renew(&mut self, env: &Env, world: &World) -> Result<u32> {
+    pub(super) fn renew(&mut self, env: &Env, world: &World, mut ids: config::Ids) -> Result<u32> {
         ensure!(self.child.is_none(), "{} runs", self.place.name);
         let data = env.data_dir(&self.place.name);
         if data.exists() {
             std::fs::remove_dir_all(&data).with_context(|| data.display().to_string())?;
         }
         self.id += NEXT_ID;
-        let renewed = Place {
-            number: self.id,
-            ..self.place.clone()
-        };
+        ids.insert(self.place.name.clone(), self.id);
         let file = env.home().join(format!("{}.yaml", self.place.name));
-        std::fs::write(&file, config::yaml(env, &self.swarm, &renewed))
+        std::fs::write(&file, config::yaml(env, &self.swarm, &self.place, &ids))
             .with_context(|| file.display().to_string())?;
         world.record(self.event(world, "renew").with("id", self.id));
         Ok(self.id)
