@@ -8,10 +8,15 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const ENTRY: u8 = b'e';
 const RECORD: u8 = b'r';
 const CACHE_BYTES: u64 = 32 << 20;
+/// How often, and after which pause, a lock that is still held is tried again: 3 s in all. Another process that really
+/// holds it is then refused by name.
+const UNLOCK_TRIES: u32 = 60;
+const UNLOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// sled as an ordered key-value store.
 pub(super) struct SledEngine {
@@ -39,7 +44,7 @@ impl KvBackend<SledEngine> {
             .path(dir)
             .flush_every_ms(None)
             .cache_capacity(CACHE_BYTES);
-        let db = config.open().map_err(failed)?;
+        let db = open_unlocked(&config)?;
         let file = File::open(dir.join("db"))?;
         // The file itself may be new.
         File::open(dir)?.sync_all()?;
@@ -49,6 +54,18 @@ impl KvBackend<SledEngine> {
             blobs: dir.join("blobs"),
         })
     }
+}
+
+/// Opens the store, waiting for its lock: sled lets go of it on a thread of its own, a moment after the store was closed.
+fn open_unlocked(config: &sled::Config) -> io::Result<sled::Db> {
+    let locked = |error: &io::Error| error.to_string().contains("could not acquire lock");
+    for _ in 0..UNLOCK_TRIES {
+        match config.open().map_err(failed) {
+            Err(error) if locked(&error) => std::thread::sleep(UNLOCK_PAUSE),
+            opened => return opened,
+        }
+    }
+    config.open().map_err(failed)
 }
 
 /// Removes what a crash left half written and sled would take for damage: a copy of its index that has not got its name
