@@ -9,7 +9,7 @@ use super::{Place, Role};
 use crate::plan::Plane;
 use crate::seed::Stream;
 use anyhow::{Context, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,21 +72,32 @@ impl Relays {
             }),
             doors: BTreeMap::new(),
         };
+        let taken: BTreeSet<u16> = places
+            .iter()
+            .flat_map(|p| [p.main.port(), p.rest.port()])
+            .collect();
         for from in 0..ports {
             for (to, place) in places.iter().enumerate() {
                 if from != to && place.role == Role::Coordinator && places[from].role != Role::Objects {
-                    relays.open(from, to, place.main, Plane::Control, seed)?;
-                    relays.open(from, to, place.rest, Plane::Any, seed)?;
+                    relays.open(from, to, place.main, Plane::Control, (seed, &taken))?;
+                    relays.open(from, to, place.rest, Plane::Any, (seed, &taken))?;
                 }
             }
         }
         Ok(relays)
     }
 
-    fn open(&mut self, from: usize, to: usize, target: SocketAddr, plane: Plane, seed: u64) -> Result<()> {
+    fn open(
+        &mut self,
+        from: usize,
+        to: usize,
+        target: SocketAddr,
+        plane: Plane,
+        (seed, taken): (u64, &BTreeSet<u16>),
+    ) -> Result<()> {
         let runtime = self.runtime.as_ref().context("the relays have ended")?;
         let listener = runtime
-            .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+            .block_on(listen(taken))
             .with_context(|| format!("a relay to {target}"))?;
         self.doors.insert((from, target), listener.local_addr()?);
         let table = self.table.subscribe();
@@ -182,6 +193,19 @@ impl Lane {
             // The sender of the table lives as long as the runtime.
             let _ = tokio::time::timeout(AGAIN, self.table.changed()).await;
         }
+    }
+}
+
+/// Listens at a port that is not one of those that processes will want in a moment.
+async fn listen(taken: &BTreeSet<u16>) -> Result<TcpListener> {
+    // Kept until the end, so that the same port is not offered again.
+    let mut unwanted = Vec::new();
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        if !taken.contains(&listener.local_addr()?.port()) {
+            return Ok(listener);
+        }
+        unwanted.push(listener);
     }
 }
 
