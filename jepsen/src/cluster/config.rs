@@ -37,7 +37,7 @@ pub type Ids = BTreeMap<String, u32>;
 
 /// The members of the beginning, by RPC or REST address: `1@10.77.0.11:7100,...`, each under the id that it has now. A
 /// coordinator lists itself too.
-fn peers(env: &Env, swarm: &Swarm, own: &Place, ids: &Ids, rest: bool) -> String {
+fn peers(env: &Env, swarm: &Swarm, own: &Place, ids: &Ids, (rest, relayed): (bool, bool)) -> String {
     let members = env.places().iter().filter(|place| {
         place.role == Role::Coordinator && (place.number <= swarm.voters || place.name == own.name)
     });
@@ -45,21 +45,27 @@ fn peers(env: &Env, swarm: &Swarm, own: &Place, ids: &Ids, rest: bool) -> String
         .map(|place| {
             let id = ids.get(&place.name).unwrap_or(&place.number);
             let address = if rest { place.rest } else { place.main };
-            format!("{id}@{}", env.reach(&own.name, address))
+            let seen = if relayed {
+                env.reach(&own.name, address)
+            } else {
+                address
+            };
+            format!("{id}@{seen}")
         })
         .collect();
     listed.join(",")
 }
 
-/// A node's file.
+/// A node's file. `relayed`: others are reached through relays, where there are any; coordinators that form a cluster must
+/// have equal lists, and know each other's addresses from the log only afterwards.
 #[must_use]
-pub fn yaml(env: &Env, swarm: &Swarm, place: &Place, ids: &Ids) -> String {
+pub fn yaml(env: &Env, swarm: &Swarm, place: &Place, ids: &Ids, relayed: bool) -> String {
     let mut keys: BTreeMap<String, String> = storage_settings(env, swarm);
     let mut set = |key: &str, value: String| keys.insert(key.to_owned(), value);
     set("high-availability.cluster-id", "jepsen".into());
     set(
         "high-availability.raft.peers",
-        peers(env, swarm, place, ids, false),
+        peers(env, swarm, place, ids, (false, relayed)),
     );
     set("execution.checkpointing.dir", snapshot_url(env, swarm));
     set("heartbeat.timeout", format!("{} ms", swarm.heartbeat_timeout_ms));
@@ -70,7 +76,7 @@ pub fn yaml(env: &Env, swarm: &Swarm, place: &Place, ids: &Ids) -> String {
             set("high-availability.raft.id", id.to_string());
             set(
                 "high-availability.raft.rest-peers",
-                peers(env, swarm, place, ids, true),
+                peers(env, swarm, place, ids, (true, relayed)),
             );
             set("high-availability.raft.profile", swarm.profile.clone());
             set(

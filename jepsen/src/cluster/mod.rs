@@ -7,7 +7,7 @@ mod watch;
 
 pub use process::{Start, clock_file};
 
-use crate::env::{Env, OBJECTS, Place, Role};
+use crate::env::{Env, Net, OBJECTS, Place, Role};
 use crate::plan::{Plan, SnapshotStorage};
 use crate::world::World;
 use anyhow::{Context, Result, bail};
@@ -59,6 +59,9 @@ pub(crate) struct Shared {
     /// While set, processes that end are not started again.
     pub(crate) closing: AtomicBool,
 }
+
+/// Longest until a cluster on loopback is formed.
+const FORMED: Duration = Duration::from_secs(20);
 
 /// The running cluster. Dropping it kills every process.
 #[derive(Clone)]
@@ -137,7 +140,23 @@ impl Cluster {
             }
         }
         cluster.watch()?;
+        if let Some(Net::Relays(_)) = cluster.env().net() {
+            cluster.go_through_relays(swarm.workers as usize, swarm.voters)?;
+        }
         Ok(cluster)
+    }
+
+    /// The cluster is formed; its coordinators start again, one after the other, with relays between them.
+    fn go_through_relays(&self, workers: usize, voters: u32) -> Result<()> {
+        self.wait_ready(workers, FORMED)?;
+        let places = self.env().places().iter();
+        for place in places.filter(|p| p.role == Role::Coordinator && p.number <= voters) {
+            self.kill(&place.name)?;
+            self.node(&place.name)?.use_relays(self.env())?;
+            self.start_node(&place.name, Start::default())?;
+            self.wait_ready(workers, FORMED)?;
+        }
+        Ok(())
     }
 
     fn watch(&self) -> Result<()> {

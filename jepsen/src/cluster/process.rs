@@ -80,7 +80,13 @@ impl Node {
                 let file = env.home().join(format!("{}.yaml", place.name));
                 std::fs::write(
                     &file,
-                    config::yaml(env, &setup.plan.swarm, place, &config::Ids::new()),
+                    config::yaml(
+                        env,
+                        &setup.plan.swarm,
+                        place,
+                        &config::Ids::new(),
+                        place.role != Role::Coordinator,
+                    ),
                 )?;
                 let role = if place.role == Role::Coordinator {
                     "coordinator"
@@ -135,10 +141,17 @@ impl Node {
         self.id += NEXT_ID;
         ids.insert(self.place.name.clone(), self.id);
         let file = env.home().join(format!("{}.yaml", self.place.name));
-        std::fs::write(&file, config::yaml(env, &self.swarm, &self.place, &ids))
+        std::fs::write(&file, config::yaml(env, &self.swarm, &self.place, &ids, false))
             .with_context(|| file.display().to_string())?;
         world.record(self.event(world, "renew").with("id", self.id));
         Ok(self.id)
+    }
+
+    /// From its next start on, a coordinator reaches the others through relays.
+    pub(super) fn use_relays(&self, env: &Env) -> Result<()> {
+        let file = env.home().join(format!("{}.yaml", self.place.name));
+        let yaml = config::yaml(env, &self.swarm, &self.place, &config::Ids::new(), true);
+        std::fs::write(&file, yaml).with_context(|| file.display().to_string())
     }
 
     pub(super) fn role(&self) -> Role {
