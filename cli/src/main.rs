@@ -22,6 +22,10 @@ use holdfast_common::config::Configuration;
 use process::Role;
 use std::process::ExitCode;
 
+/// Consensus and exchange allocate small and free elsewhere: glibc's allocator took a fifth of a busy leader's time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {

@@ -38,9 +38,9 @@ options! {
     RAFT_ID: u64 = "high-availability.raft.id", None, Process, "This coordinator's number. Never reuse the number of a coordinator that lost its disk.";
     RAFT_PEERS: String = "high-availability.raft.peers", None, Process, "The first members, the same list on every coordinator: `1@host:port,2@host:port,3@host:port` (RPC addresses). Workers use it to find the coordinators.";
     RAFT_REST_PEERS: String = "high-availability.raft.rest-peers", None, Process, "REST addresses of the first members, `1@host:port,2@host:port,3@host:port`, for passing requests on to the leader. By default the host of each one's RPC address with this coordinator's `rest.port`.";
-    RAFT_PROFILE: String = "high-availability.raft.profile", Some("standard"), Process, "Election timing: `standard` (heartbeat 25 ms, election 100 to 200 ms), `fast` (15, 50 to 100) or `relaxed` (100, 400 to 800).";
+    RAFT_PROFILE: String = "high-availability.raft.profile", Some("standard"), Process, "Election timing: `standard` (heartbeat 25 ms, election 100 to 200 ms), `fast` (15, 50 to 100) or `relaxed` (100, 400 to 800). Elections begin that soon after a leader whose process is gone; one that only falls silent is waited for four times as long.";
     RAFT_LOG_STORE: String = "high-availability.raft.log-store", Some("raft-log"), Process, "Where the log lies: `raft-log`, or `rocksdb` or `sled` in a binary that was built with that feature.";
-    RAFT_SNAPSHOT_LOGS: u64 = "high-availability.raft.snapshot-after-logs", Some("8192"), Process, "Log entries after which a coordinator snapshots its state and drops older entries.";
+    RAFT_SNAPSHOT_LOGS: u64 = "high-availability.raft.snapshot-after-logs", Some("65536"), Process, "Log entries after which a coordinator snapshots its state and drops older entries; 64 MiB of them are enough too, and as many bytes as the last snapshot holds are needed.";
     STORAGE_DIR: String = "high-availability.storageDir", None, Process, "Directory of this coordinator's log, snapshots and identity.";
     JOBMANAGER_BIND: String = "jobmanager.rpc.address", Some("127.0.0.1"), Process, "Address that a coordinator advertises to its peers and workers.";
     JOBMANAGER_PORT: u16 = "jobmanager.rpc.port", Some("6123"), Process, "Port of a coordinator's RPC.";

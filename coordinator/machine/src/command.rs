@@ -3,6 +3,7 @@
 use crate::state::{Failure, JobStatus, KvEntry, SlotAssignment};
 use holdfast_common::clock::UnixMillis;
 use holdfast_common::{AttemptId, CheckpointId, ClusterId, Incarnation, JobId, LeaderEpoch, NodeId};
+use prost::bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// One entry of the log, as the application sees it.
@@ -223,7 +224,7 @@ pub enum Command {
         /// The key.
         key: String,
         /// The value.
-        value: Vec<u8>,
+        value: Bytes,
         /// Only if the entry's revision is this (0: only if absent).
         if_revision: Option<u64>,
     },

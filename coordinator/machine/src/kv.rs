@@ -5,13 +5,14 @@ use crate::command::{Rejection, Response};
 use crate::state::{KvEntry, State};
 use holdfast_common::inject::{self, bugs};
 use holdfast_common::limits::{KV_ENTRIES_MAX, KV_KEY_BYTES_MAX, KV_VALUE_BYTES_MAX};
+use prost::bytes::Bytes;
 
 /// Writes a key, if its revision is the expected one.
 pub(crate) fn put(
     state: &mut State,
     index: u64,
     key: &str,
-    value: &[u8],
+    value: &Bytes,
     if_revision: Option<u64>,
 ) -> Outcome {
     if key.is_empty() || key.len() > KV_KEY_BYTES_MAX {
@@ -28,23 +29,30 @@ pub(crate) fn put(
         );
         return Err(Rejection::Limit(text));
     }
-    let current = state.kv.get(key).map_or(0, |entry| entry.revision);
+    let full = state.kv.len() >= KV_ENTRIES_MAX;
+    let mut place = state.kv.get_mut(key);
+    let current = place.as_ref().map_or(0, |entry| entry.revision);
     if let Some(expected) = if_revision
         && expected != current
         && !inject::bug(bugs::CAS_IGNORES_VERSION)
     {
         return Err(Rejection::Revision { expected, current });
     }
-    if current == 0 && state.kv.len() >= KV_ENTRIES_MAX {
+    if place.is_none() && full {
         return Err(Rejection::Limit(format!(
             "there are {KV_ENTRIES_MAX} keys already: delete some"
         )));
     }
     let entry = KvEntry {
-        value: value.to_vec(),
+        value: value.clone(),
         revision: index,
     };
-    state.kv.insert(key.to_owned(), entry.clone());
+    match &mut place {
+        Some(place) => place.clone_from(&entry),
+        None => {
+            state.kv.insert(key.to_owned(), entry.clone());
+        }
+    }
     Ok(Response::Kv(entry))
 }
 

@@ -4,6 +4,7 @@ use crate::apply::bounded;
 use crate::command::{Command, Rejection, Response, SessionSeq};
 use crate::state::{KvEntry, Session, State};
 use holdfast_common::limits::{NAME_BYTES_MAX, SESSION_WINDOW, SESSIONS_MAX};
+use prost::bytes::Bytes;
 
 /// Opens a session; the least recently used one makes room beyond the limit.
 pub(crate) fn open(state: &mut State, index: u64, client: &str) -> Response {
@@ -62,7 +63,9 @@ fn admit(state: &mut State, index: u64, request: SessionSeq) -> Result<Option<Re
     session.used_at = index;
     if acked_up_to > session.acked_up_to {
         session.acked_up_to = acked_up_to;
-        session.responses = session.responses.split_off(&(acked_up_to + 1));
+        while session.responses.first_key_value().is_some_and(|(seq, _)| *seq <= acked_up_to) {
+            session.responses.pop_first();
+        }
     }
     if seq <= session.acked_up_to {
         return Err(Rejection::Forgotten { session: id, seq });
@@ -82,7 +85,7 @@ fn admit(state: &mut State, index: u64, request: SessionSeq) -> Result<Option<Re
 fn remembered(response: &Response) -> Response {
     match response {
         Response::Kv(entry) => Response::Kv(KvEntry {
-            value: Vec::new(),
+            value: Bytes::new(),
             revision: entry.revision,
         }),
         other => other.clone(),

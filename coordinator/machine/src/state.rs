@@ -2,6 +2,7 @@
 
 use holdfast_common::clock::UnixMillis;
 use holdfast_common::{AttemptId, CheckpointId, ClusterId, Incarnation, JobId, LeaderEpoch, NodeId};
+use prost::bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Everything that is replicated.
@@ -255,7 +256,7 @@ pub struct Session {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KvEntry {
     /// The value.
-    pub value: Vec<u8>,
+    pub value: Bytes,
     /// Log index of the write.
     pub revision: u64,
 }

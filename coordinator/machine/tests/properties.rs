@@ -277,7 +277,7 @@ fn command(state: &State, step: &Step) -> Command {
         }
         Step::Put(key, if_revision) => Command::KvPut {
             key: format!("k{key}"),
-            value: vec![key; 3],
+            value: vec![key; 3].into(),
             if_revision,
         },
         Step::Delete(key) => Command::KvDelete {

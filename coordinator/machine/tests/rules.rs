@@ -443,11 +443,11 @@ fn sessions_remember_what_is_not_acknowledged() {
     };
     let put = |v: u8| Command::KvPut {
         key: "k".into(),
-        value: vec![v],
+        value: vec![v].into(),
         if_revision: None,
     };
     let first = log.in_session(id, 1, 0, put(1));
-    assert!(matches!(&first, Response::Kv(e) if e.value == [1]));
+    assert!(matches!(&first, Response::Kv(e) if e.value[..] == [1]));
     assert_eq!(
         log.in_session(id, 1, 0, put(1)),
         first,
@@ -485,7 +485,7 @@ fn the_session_unused_for_longest_makes_room() {
     }
     let put = Command::KvPut {
         key: "k".into(),
-        value: vec![],
+        value: vec![].into(),
         if_revision: None,
     };
     assert!(matches!(log.in_session(1, 1, 0, put), Response::Kv(_)));
@@ -499,7 +499,7 @@ fn values_are_compared_by_revision() {
     let mut log = Log::default();
     let put = |r| Command::KvPut {
         key: "k".into(),
-        value: vec![1],
+        value: vec![1].into(),
         if_revision: r,
     };
     let Response::Kv(entry) = log.put(put(Some(0))) else {

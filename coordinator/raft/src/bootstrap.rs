@@ -175,7 +175,7 @@ pub(crate) async fn run(core: Weak<Core>) {
     let mut said = String::new();
     loop {
         let Some(core) = core.upgrade() else { return };
-        if core.fatal().is_some() || is_formed(core.raft_metrics().membership_config.membership()) {
+        if core.fatal().is_some() || is_member_of_one(&core).await {
             return;
         }
         let pause = match round(&core).await {
@@ -207,6 +207,16 @@ pub(crate) async fn run(core: Weak<Core>) {
         drop(core);
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Whether consensus here knows a membership. It is asked itself: its metrics are empty until it has read its log, and
+/// a coordinator that was started again would for that moment judge its cluster by the first list of peers.
+async fn is_member_of_one(core: &Core) -> bool {
+    let known = core
+        .raft
+        .with_raft_state(|state| is_formed(state.membership_state.effective().membership()));
+    // Consensus that does not answer has failed, and says so elsewhere.
+    known.await.unwrap_or(true)
 }
 
 fn say_once(said: &mut String, text: &str) {

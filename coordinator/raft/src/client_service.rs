@@ -107,7 +107,7 @@ impl Client for ClientService {
         let command = match request.command {
             Some(Wanted::KvPut(put)) => Command::KvPut {
                 key: put.key,
-                value: put.value.into(),
+                value: put.value,
                 if_revision: put.if_revision,
             },
             Some(Wanted::KvDelete(delete)) => Command::KvDelete { key: delete.key },
@@ -155,7 +155,7 @@ impl Client for ClientService {
         let entry = state.kv.get(&request.key);
         let value = pb::Value {
             found: entry.is_some(),
-            value: entry.map_or_else(Default::default, |e| e.value.clone().into()),
+            value: entry.map_or_else(Default::default, |e| e.value.clone()),
             revision: entry.map_or(0, |e| e.revision),
             applied: state.applied,
         };

@@ -48,6 +48,9 @@ impl Faults for CrashPoints {
     }
 }
 
+/// A large file is synced after every so many bytes.
+const SYNCED_BYTES: usize = 2 << 20;
+
 /// Makes `path` hold `parts`, one after another: either all of it, durably, or what was there before.
 pub(crate) fn replace_file(path: &Path, parts: &[&[u8]], faults: &dyn Faults) -> io::Result<()> {
     let temporary = temporary_of(path);
@@ -58,8 +61,14 @@ pub(crate) fn replace_file(path: &Path, parts: &[&[u8]], faults: &dyn Faults) ->
         .truncate(true)
         .open(&temporary)?;
     for part in parts {
-        faults.before(Step::Write)?;
-        file.write_all(part)?;
+        for (n, piece) in part.chunks(SYNCED_BYTES).enumerate() {
+            if n > 0 {
+                // What a sync of the log has to wait for behind this file stays short.
+                file.sync_data()?;
+            }
+            faults.before(Step::Write)?;
+            file.write_all(piece)?;
+        }
     }
     faults.before(Step::Sync)?;
     file.sync_all()?;

@@ -7,6 +7,9 @@ use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Notify;
 
+/// So many bytes of entries are enough, however few they are: they have to be read again after a restart.
+const AFTER_BYTES: u64 = 64 << 20;
+
 /// What was applied since the last snapshot.
 pub(crate) struct Growth {
     /// Entries that one waits for at least.
@@ -35,7 +38,8 @@ impl Growth {
     pub(crate) fn applied(&self, entries: u64, bytes: u64) {
         let entries = self.entries.fetch_add(entries, Ordering::Relaxed) + entries;
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let enough = entries >= self.after_entries && bytes >= self.snapshot_bytes.load(Ordering::Relaxed);
+        let enough = (entries >= self.after_entries || bytes >= AFTER_BYTES)
+            && bytes >= self.snapshot_bytes.load(Ordering::Relaxed);
         if enough && !self.asked.swap(true, Ordering::Relaxed) {
             self.due.notify_one();
         }
@@ -92,5 +96,8 @@ mod tests {
         assert!(!is_due(&growth));
         growth.applied(1, 1);
         assert!(is_due(&growth));
+        growth.begins();
+        growth.applied(1, AFTER_BYTES);
+        assert!(is_due(&growth), "few, but large");
     }
 }

@@ -165,7 +165,7 @@ mod tests {
             session: None,
             command: Command::KvPut {
                 key: format!("k{}", n % 7),
-                value: vec![n],
+                value: vec![n].into(),
                 if_revision: None,
             },
         }

@@ -213,6 +213,27 @@ async fn members_are_added_and_removed() {
     cluster.stop().await;
 }
 
+/// Found by a campaign (seed 1795406196): the list of peers still names the coordinator that was replaced.
+#[tokio::test]
+async fn a_member_starts_again_beside_one_that_was_replaced() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let (replaced, other) = (cluster.others(leader)[0], cluster.others(leader)[1]);
+    cluster.crash(replaced).await;
+    cluster.remove(replaced).await;
+    cluster.give_address(replaced, NodeId(4));
+    cluster.start_node(NodeId(4)).await.unwrap();
+    cluster.add(NodeId(4)).await;
+    for turn in 0..5 {
+        cluster.crash(other).await;
+        cluster.restart(other).await.unwrap();
+        cluster.write(&format!("turn {turn}")).await;
+        cluster.wait_equal().await;
+        assert_eq!(cluster.node(other).metrics().fatal, None);
+    }
+    cluster.stop().await;
+}
+
 #[tokio::test]
 async fn a_wiped_voter_is_refused_under_its_old_id() {
     let mut cluster = Cluster::start(3).await;

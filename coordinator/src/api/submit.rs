@@ -187,7 +187,7 @@ pub(crate) async fn kv_put(
         .map_err(|_| ApiError::bad_request("if_revision must be a whole number"))?;
     let command = Command::KvPut {
         key: key.clone(),
-        value: body.to_vec(),
+        value: body,
         if_revision,
     };
     match api.propose(command).await? {

@@ -8,6 +8,7 @@ use crate::control::{Event, Outgoing};
 use crate::live::{LivePublisher, LiveView};
 use holdfast_common::clock::SharedRandom;
 use holdfast_common::limits::LIVE_VIEW_INTERVAL;
+use holdfast_machine::command::Command;
 use holdfast_machine::state::State;
 use holdfast_proto::control::CoordinatorMessage;
 use holdfast_proto::control::coordinator_message::Body;
@@ -224,6 +225,10 @@ impl Services {
                     self.tasks.spawn(io.redial(incarnation, data_addr));
                 }
                 Effect::Propose { ticket, command } => {
+                    if matches!(*command, Command::EndJob { .. }) {
+                        // Whoever reads in the log that the job is over must find its last counters.
+                        self.publish_now(state);
+                    }
                     crash::before_proposal(&command);
                     self.tasks.spawn(io.propose(ticket, *command));
                 }
@@ -265,10 +270,13 @@ impl Services {
         if !self.live_stale || now < self.live_at {
             return;
         }
+        self.publish_now(&self.io.log.state());
+    }
+
+    fn publish_now(&mut self, state: &State) {
         self.live_stale = false;
-        self.live_at = now + LIVE_VIEW_INTERVAL;
-        let view = self.core.live(&self.io.log.state());
-        self.live.send_replace(Arc::new(view));
+        self.live_at = Instant::now() + LIVE_VIEW_INTERVAL;
+        self.live.send_replace(Arc::new(self.core.live(state)));
     }
 }
 

@@ -72,7 +72,7 @@ fn judge(case: &mut Case, watch: &Watch<'_>, may_vanish: bool) {
             }
         }
         Change::Gone => lines.vanish(sight.file),
-        Change::Changed | Change::Torn => {}
+        Change::Changed | Change::Torn | Change::Unsynced => {}
     });
     if !may_vanish {
         balances.judge(case, watch.job, rows);

@@ -279,6 +279,7 @@ pub(super) fn judge_watch(
                 watch.job, sight.file
             )),
             Change::Gone => case.count("files taken back"),
+            Change::Unsynced => case.count("files hidden by a power loss"),
             Change::Visible { .. } => case.count("files"),
         }
         apply(case, sight);
@@ -316,7 +317,7 @@ fn judge_numbers(case: &mut Case, watch: &Watch<'_>, known: &Known) {
             numbers.settle(case, watch.job, known, sight);
         }
         Change::Gone => numbers.vanish(sight.file),
-        Change::Changed | Change::Torn => {}
+        Change::Changed | Change::Torn | Change::Unsynced => {}
     });
     if ended {
         numbers.finish(case, watch.job);
@@ -331,7 +332,7 @@ fn judge_lines(case: &mut Case, watch: &Watch<'_>, known: &Known) {
     let ended = judge_watch(case, watch, known.damaged, |case, sight| match &sight.change {
         Change::Visible { lines: new, .. } => lines.appear(case, watch.job, sight, new),
         Change::Gone => lines.vanish(sight.file),
-        Change::Changed | Change::Torn => {}
+        Change::Changed | Change::Torn | Change::Unsynced => {}
     });
     if ended {
         lines.finish(case, watch.job);

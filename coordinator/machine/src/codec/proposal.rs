@@ -117,7 +117,7 @@ fn command_to(command: &Command) -> (LeaderEpoch, Wire) {
             if_revision,
         } => Wire::KvPut(pb::KvPut {
             key: key.clone(),
-            value: value.clone().into(),
+            value: value.clone(),
             if_revision: *if_revision,
         }),
         Command::KvDelete { key } => Wire::KvDelete(pb::KvDelete { key: key.clone() }),
@@ -286,7 +286,7 @@ fn command_from(epoch: LeaderEpoch, wire: Wire) -> Result<Command> {
         },
         Wire::KvPut(c) => Command::KvPut {
             key: c.key,
-            value: c.value.into(),
+            value: c.value,
             if_revision: c.if_revision,
         },
         Wire::KvDelete(c) => Command::KvDelete { key: c.key },

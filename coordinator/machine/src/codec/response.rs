@@ -21,7 +21,7 @@ pub(super) fn response_to(response: &Response) -> pb::Response {
         Response::Attempt(attempt) => Wire::Attempt(attempt.0),
         Response::Checkpoints(first) => Wire::Checkpoints(first.0),
         Response::Kv(entry) => Wire::Kv(pb::KvEntry {
-            value: entry.value.clone().into(),
+            value: entry.value.clone(),
             revision: entry.revision,
         }),
         Response::Rejected(rejection) => Wire::Rejected(pb::Rejection {
@@ -68,7 +68,7 @@ pub(super) fn response_from(wire: pb::Response) -> Result<Response> {
         Wire::Attempt(attempt) => Response::Attempt(AttemptId(attempt)),
         Wire::Checkpoints(first) => Response::Checkpoints(CheckpointId(first)),
         Wire::Kv(entry) => Response::Kv(KvEntry {
-            value: entry.value.into(),
+            value: entry.value,
             revision: entry.revision,
         }),
         Wire::Rejected(r) => Response::Rejected(rejection_from(r)?),

@@ -133,10 +133,9 @@ impl State {
             written = put(Body::Session(session_to(*id, session)));
         }
         for (key, entry) in &self.kv {
-            let value = prost::bytes::Bytes::copy_from_slice(&entry.value);
             written = put(Body::Kv(pb::KvRecord {
                 key: key.clone(),
-                value,
+                value: entry.value.clone(),
                 revision: entry.revision,
             }));
         }
@@ -233,7 +232,7 @@ fn insert(state: &mut State, body: Body) -> Result<()> {
             &mut state.kv,
             kv.key,
             KvEntry {
-                value: kv.value.into(),
+                value: kv.value,
                 revision: kv.revision,
             },
         ),

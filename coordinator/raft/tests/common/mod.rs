@@ -39,7 +39,7 @@ pub fn put(key: &str, n: u64) -> Proposal {
         session: None,
         command: Command::KvPut {
             key: key.to_owned(),
-            value: n.to_be_bytes().to_vec(),
+            value: n.to_be_bytes().to_vec().into(),
             if_revision: None,
         },
     }
@@ -198,6 +198,24 @@ impl Cluster {
                 Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
             }
         }
+    }
+
+    /// Adds a member at whoever leads, in the same way.
+    pub async fn add(&self, id: NodeId) {
+        let start = Instant::now();
+        loop {
+            let leader = self.leader().await;
+            match self.node(leader).add_member(id, self.addr(id)).await {
+                Ok(()) => return,
+                Err(error) => assert!(start.elapsed() < PATIENCE, "{error}"),
+            }
+        }
+    }
+
+    /// Gives a coordinator the address of one that is gone.
+    pub fn give_address(&mut self, from: NodeId, to: NodeId) {
+        let addr = self.addr(from);
+        self.addrs.insert(to, addr);
     }
 
     /// Removes a member at whoever leads, in the same way.

@@ -178,6 +178,9 @@ pub struct Running {
     pub not_leader: u32,
 }
 
+/// Rows that a finished task reports; before its end it reports one.
+pub const LAST_COUNT: u64 = 1000;
+
 /// A worker that attaches over gRPC.
 pub struct RemoteWorker {
     pub running: Arc<Mutex<Running>>,
@@ -293,6 +296,7 @@ fn reports(running: &Mutex<Running>, ends: &AtomicBool) -> Vec<AttemptReport> {
                     vertex: *vertex,
                     subtask: *subtask,
                     status: status(*started).into(),
+                    records_in: if ends.load(Ordering::SeqCst) { LAST_COUNT } else { 1 },
                     ..TaskReport::default()
                 })
                 .collect(),

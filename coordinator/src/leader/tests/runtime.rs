@@ -1,6 +1,6 @@
 //! The services end to end in one process: log in memory, storage in memory, workers over gRPC on the loopback.
 
-use super::fakes::{FixedPlan, MemLog, MemStore, RemoteWorker};
+use super::fakes::{FixedPlan, LAST_COUNT, MemLog, MemStore, RemoteWorker};
 use crate::control::{Hub, VERSION};
 use crate::leader::lifecycle::{LeaderDeps, lead};
 use crate::leader::log::ReplicatedLog;
@@ -166,6 +166,9 @@ async fn submit_run_checkpoint_finish() {
     let job = cluster
         .until("it finishes", |j| j.status == JobStatus::Finished)
         .await;
+    // Whoever sees the end sees the last counters: both come from here, and the log must not be ahead.
+    let last = cluster.live.borrow().jobs[&JOB].clone();
+    assert!(last.tasks.values().all(|t| t.report.records_in == LAST_COUNT), "{last:?}");
     assert_eq!((job.attempts, job.exceptions.len()), (1, 0));
     cluster
         .until("its checkpoints go", |j| j.checkpoints.is_empty())

@@ -215,7 +215,7 @@ pub(super) struct Checks {
     /// Answers by session and request.
     pub(super) answers: BTreeMap<(u64, u64), Response>,
     /// Key-value pairs as a model has them: value and revision.
-    pub(super) kv: BTreeMap<String, (Vec<u8>, u64)>,
+    pub(super) kv: BTreeMap<String, (bytes::Bytes, u64)>,
     /// Objects that were damaged on purpose.
     pub(super) hurt: BTreeSet<String>,
     pub(super) epoch: u64,

@@ -159,7 +159,7 @@ impl World {
         };
         Command::KvPut {
             key,
-            value: self.rng.next().to_le_bytes().to_vec(),
+            value: self.rng.next().to_le_bytes().to_vec().into(),
             if_revision,
         }
     }
