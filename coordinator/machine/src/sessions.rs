@@ -63,7 +63,11 @@ fn admit(state: &mut State, index: u64, request: SessionSeq) -> Result<Option<Re
     session.used_at = index;
     if acked_up_to > session.acked_up_to {
         session.acked_up_to = acked_up_to;
-        while session.responses.first_key_value().is_some_and(|(seq, _)| *seq <= acked_up_to) {
+        while session
+            .responses
+            .first_key_value()
+            .is_some_and(|(seq, _)| *seq <= acked_up_to)
+        {
             session.responses.pop_first();
         }
     }

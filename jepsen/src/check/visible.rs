@@ -82,7 +82,9 @@ pub struct Sight<'h> {
 impl Sight<'_> {
     fn holds_the_same(&self, other: &Self) -> bool {
         match (&self.change, &other.change) {
-            (Change::Visible { runs, lines }, Change::Visible { runs: r, lines: l }) => runs == r && lines == l,
+            (Change::Visible { runs, lines }, Change::Visible { runs: r, lines: l }) => {
+                runs == r && lines == l
+            }
             _ => false,
         }
     }
@@ -264,8 +266,20 @@ mod tests {
         assert_eq!(gone_after(history(0, Some("1")), &[3000]), 0);
         assert_eq!(gone_after(history(5000, Some("1")), &[3000]), 0, "after the loss");
         assert_eq!(gone_after(history(0, None), &[3000]), 1, "never back");
-        assert_eq!(gone_after(history(0, Some("9")), &[3000]), 1, "back as another one");
-        assert_eq!(gone_after(history(2000, Some("1")), &[3000]), 2, "committed before");
-        assert_eq!(gone_after(history(0, Some("1")), &[500, 5000]), 2, "no power loss then");
+        assert_eq!(
+            gone_after(history(0, Some("9")), &[3000]),
+            1,
+            "back as another one"
+        );
+        assert_eq!(
+            gone_after(history(2000, Some("1")), &[3000]),
+            2,
+            "committed before"
+        );
+        assert_eq!(
+            gone_after(history(0, Some("1")), &[500, 5000]),
+            2,
+            "no power loss then"
+        );
     }
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the writer waits for company before it syncs. Zero would turn batching off.
-const FLUSH_BATCH_WAIT: Duration = Duration::from_micros(50);
+const FLUSH_BATCH_WAIT: Duration = Duration::from_micros(20);
 /// A chunk is deleted as a whole once all of it is purged; the open one stays in memory.
 /// Small in tests, so that they see many.
 const CHUNK_BYTES: usize = if cfg!(test) { 64 << 10 } else { 16 << 20 };

@@ -296,7 +296,11 @@ fn reports(running: &Mutex<Running>, ends: &AtomicBool) -> Vec<AttemptReport> {
                     vertex: *vertex,
                     subtask: *subtask,
                     status: status(*started).into(),
-                    records_in: if ends.load(Ordering::SeqCst) { LAST_COUNT } else { 1 },
+                    records_in: if ends.load(Ordering::SeqCst) {
+                        LAST_COUNT
+                    } else {
+                        1
+                    },
                     ..TaskReport::default()
                 })
                 .collect(),

@@ -168,7 +168,10 @@ async fn submit_run_checkpoint_finish() {
         .await;
     // Whoever sees the end sees the last counters: both come from here, and the log must not be ahead.
     let last = cluster.live.borrow().jobs[&JOB].clone();
-    assert!(last.tasks.values().all(|t| t.report.records_in == LAST_COUNT), "{last:?}");
+    assert!(
+        last.tasks.values().all(|t| t.report.records_in == LAST_COUNT),
+        "{last:?}"
+    );
     assert_eq!((job.attempts, job.exceptions.len()), (1, 0));
     cluster
         .until("its checkpoints go", |j| j.checkpoints.is_empty())
