@@ -40,6 +40,22 @@ pub struct End {
     pub restarts: u32,
 }
 
+impl End {
+    /// One object for programs, with the field names of `/v1/jobs/:id`.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "jid": self.id,
+            "name": self.name,
+            "state": self.state,
+            "records-in": self.records_in,
+            "records-out": self.records_out,
+            "duration": self.duration,
+            "restarts": self.restarts,
+        })
+    }
+}
+
 /// A job at one look.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Progress {
@@ -172,12 +188,21 @@ fn live(p: &Progress, colours: bool) -> Vec<String> {
     ]
 }
 
+/// Where progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Show {
+    /// On standard output, for people.
+    Here,
+    /// On standard error, line by line: standard output is for a program.
+    Aside,
+}
+
 /// Follows jobs until all have ended.
 ///
 /// # Errors
 /// If a job is not known (any more), or the whole cluster is silent for two minutes.
-pub async fn follow(client: &Client, jobs: &[String]) -> Result<Vec<End>, Failure> {
-    let terminal = std::io::stdout().is_terminal();
+pub async fn follow(client: &Client, jobs: &[String], show: Show) -> Result<Vec<End>, Failure> {
+    let terminal = show == Show::Here && std::io::stdout().is_terminal();
     let mut before: BTreeMap<String, Before> = BTreeMap::new();
     let mut ends: BTreeMap<String, End> = BTreeMap::new();
     let mut drawn = 0;
@@ -197,7 +222,7 @@ pub async fn follow(client: &Client, jobs: &[String]) -> Result<Vec<End>, Failur
         if terminal {
             redraw(&looked, &mut drawn);
         } else {
-            print_news(&looked, &mut before);
+            print_news(&looked, &mut before, show);
         }
         for (id, progress) in looked {
             if matches!(progress.state.as_str(), "FINISHED" | "CANCELED" | "FAILED") {
@@ -294,7 +319,7 @@ fn redraw(looked: &[(String, Progress)], drawn: &mut usize) {
 }
 
 /// A line for a job when its state, attempt or leader is new, or when the last one is old.
-fn print_news(looked: &[(String, Progress)], before: &mut BTreeMap<String, Before>) {
+fn print_news(looked: &[(String, Progress)], before: &mut BTreeMap<String, Before>, show: Show) {
     for (id, progress) in looked {
         let Some(memory) = before.get_mut(id) else {
             continue;
@@ -304,7 +329,10 @@ fn print_news(looked: &[(String, Progress)], before: &mut BTreeMap<String, Befor
         if due || memory.printed_as != shown_as {
             memory.printed = Some(Instant::now());
             memory.printed_as = shown_as;
-            print(&plain(progress));
+            match show {
+                Show::Here => print(&plain(progress)),
+                Show::Aside => eprint!("{}", plain(progress)),
+            }
         }
     }
 }
@@ -322,19 +350,31 @@ pub async fn report(client: &Client, ends: &[End]) {
             several(end.restarts as usize, "restart"),
             end.id
         ));
-        if end.state != "FAILED" {
-            continue;
+        tell_why(client, end).await;
+    }
+}
+
+/// As [`report`] for programs: one object a line; why a job failed goes to standard error.
+pub async fn report_json(client: &Client, ends: &[End]) {
+    for end in ends {
+        print(&format!("{}\n", end.json()));
+        tell_why(client, end).await;
+    }
+}
+
+async fn tell_why(client: &Client, end: &End) {
+    if end.state != "FAILED" {
+        return;
+    }
+    let call = Call::get(format!("/v1/jobs/{}/exceptions", end.id));
+    match client.read::<Exceptions>(&call).await {
+        Ok(answer) => {
+            let reason = answer
+                .root_exception
+                .unwrap_or_else(|| "no reason is recorded".to_owned());
+            eprintln!("job {} failed: {reason}", end.id);
         }
-        let call = Call::get(format!("/v1/jobs/{}/exceptions", end.id));
-        match client.read::<Exceptions>(&call).await {
-            Ok(answer) => {
-                let reason = answer
-                    .root_exception
-                    .unwrap_or_else(|| "no reason is recorded".to_owned());
-                eprintln!("job {} failed: {reason}", end.id);
-            }
-            Err(error) => eprintln!("job {} failed; its reason cannot be read now: {error}", end.id),
-        }
+        Err(error) => eprintln!("job {} failed; its reason cannot be read now: {error}", end.id),
     }
 }
 

@@ -17,12 +17,20 @@ pub struct Recipe {
     pub seconds: u32,
     /// Coordinators of the beginning.
     pub voters: u32,
+    /// What happens at a crash point of every worker's first life, as `HOLDFAST_INJECT` reads it.
+    pub workers_inject: Option<&'static str>,
 }
 
 impl Recipe {
     /// With one coordinator only: what it loses, nobody has.
     const fn alone(mut self) -> Self {
         self.voters = 1;
+        self
+    }
+
+    /// With a crash point in every worker's first life: what no fault from outside hits.
+    const fn workers_inject(mut self, inject: &'static str) -> Self {
+        self.workers_inject = Some(inject);
         self
     }
 }
@@ -41,6 +49,7 @@ const fn recipe_of(
         runs,
         seconds,
         voters: 3,
+        workers_inject: None,
     }
 }
 
@@ -184,14 +193,10 @@ pub const RECIPES: &[(&str, Recipe)] = &[
         recipe_of(&["eos"], &["power-loss-all"], "eos", 8, 15),
     ),
     (
+        // The files are visible, and whoever gave them their names dies before it can say so.
         "commit-not-idempotent",
-        recipe_of(
-            &["eos"],
-            &["kill-all", "kill-workers", "kill-leader"],
-            "eos",
-            8,
-            15,
-        ),
+        recipe_of(&["eos"], &["kill-leader"], "eos", 4, 15)
+            .workers_inject("point=worker.commit.after,hit=3,action=abort"),
     ),
     (
         "state-lost-on-restore",

@@ -9,6 +9,7 @@ use crate::plan::{self, Plan};
 use crate::runner::{Outcome, Runner};
 use anyhow::{Context, Result, ensure};
 use holdfast_common::inject::bugs::{BUGS, Bug};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -99,6 +100,12 @@ fn draw(runner: &Runner, recipe: &Recipe, seed: u64) -> Result<Plan> {
     plan.swarm.voters = recipe.voters;
     plan.swarm.checkpoint_ms = plan.swarm.checkpoint_ms.min(500);
     plan.swarm.snapshot_after_logs = 50;
+    if let Some(inject) = recipe.workers_inject {
+        for number in 1..=plan.swarm.workers {
+            let environment = BTreeMap::from([("HOLDFAST_INJECT".to_owned(), inject.to_owned())]);
+            plan.first_start.insert(format!("w{number}"), environment);
+        }
+    }
     Ok(plan)
 }
 

@@ -92,15 +92,26 @@ pub async fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let interrupted = async {
         let _ = tokio::signal::ctrl_c().await;
     };
+    let json = args.target.output == Output::Json;
+    let show = if json {
+        follow::Show::Aside
+    } else {
+        follow::Show::Here
+    };
     let ends = tokio::select! {
-        ends = follow::follow(&client, std::slice::from_ref(&job.id)) => ends?,
+        ends = follow::follow(&client, std::slice::from_ref(&job.id), show) => ends?,
         () = interrupted => {
-            print(&format!("\njob {} goes on; `holdfast cancel {}` ends it\n", job.id, job.id));
+            eprintln!("\njob {} goes on; `holdfast cancel {}` ends it", job.id, job.id);
             return Ok(Exit::Interrupted);
         }
     };
+    if json {
+        // A second line: the first one told the job's identity while it ran.
+        follow::report_json(&client, &ends).await;
+        return Ok(follow::exit_of(&ends));
+    }
     follow::report(&client, &ends).await;
-    if ends.iter().all(|e| e.state == "FINISHED") && args.target.output == Output::Table {
+    if ends.iter().all(|e| e.state == "FINISHED") {
         // Where the results lie is known from the plan; without one (another build's script) there is nothing to show.
         if let Ok(explained) = super::explain::planned_here(&args.file, &sql) {
             results::show(&explained.sinks);

@@ -161,7 +161,7 @@ async fn use_cluster(dir: &Path, running: &Running, scripts: &[Script]) -> Resul
     let client = Client::new(target::of_directory(dir)?);
     let jobs = submit(&client, scripts).await?;
     let ends = tokio::select! {
-        ends = follow::follow(&client, &jobs) => ends?,
+        ends = follow::follow(&client, &jobs, follow::Show::Here) => ends?,
         failure = broken(given_up) => return Err(failure),
     };
     follow::report(&client, &ends).await;

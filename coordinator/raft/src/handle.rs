@@ -117,10 +117,11 @@ impl RaftHandle {
     /// Stops consensus here: leadership is handed over first, and the data directory is free afterwards.
     pub async fn shutdown(&self) {
         self.core.stopping.store(true, Ordering::Relaxed);
-        if self.core.leadership.borrow().is_leader
-            && let Err(error) = self.core.transfer_leader(None).await
-        {
-            tracing::info!(%error, "leadership was not handed over");
+        if self.core.leadership.borrow().is_leader {
+            match self.core.hand_over().await {
+                Ok(leader) => tracing::info!(leader = leader.0, "leadership is handed over"),
+                Err(error) => tracing::info!(%error, "leadership was not handed over"),
+            }
         }
         if tokio::time::timeout(STOP_DEADLINE, self.core.raft.shutdown())
             .await

@@ -28,6 +28,8 @@ const CAUGHT_UP_ENTRIES: u64 = 64;
 /// One entry of a membership change.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two looks at progress.
+/// Between two tries to hand leadership over.
+const HAND_OVER_PAUSE: Duration = Duration::from_millis(2);
 const POLL: Duration = Duration::from_millis(10);
 /// Between two looks for a membership change that a crash left half done.
 const RECONCILE: Duration = Duration::from_millis(500);
@@ -225,6 +227,21 @@ impl Core {
             self.config.profile.election_max(),
             named.join(", ")
         )))
+    }
+
+    /// Hands leadership over before this coordinator stops. For a moment nobody may be near enough to take it, while
+    /// something large is on its way: it is asked again for as long as an election would take.
+    pub(crate) async fn hand_over(&self) -> Result<NodeId, MembershipError> {
+        let until = Instant::now() + self.config.profile.election_max();
+        let alone = self.raft_metrics().membership_config.voter_ids().count() <= 1;
+        loop {
+            match self.transfer_leader(None).await {
+                Err(MembershipError::Later(_)) if !alone && Instant::now() < until => {
+                    tokio::time::sleep(HAND_OVER_PAUSE).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Hands leadership over and waits for it to happen. Without a target, to the follower that is nearest.

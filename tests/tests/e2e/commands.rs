@@ -92,6 +92,16 @@ fn run_exits_by_the_final_state() {
             "a failed job must not exit with 0: {said}"
         );
         said.expect_text("FAILED")?;
+        let said = cluster.cli(&["run", "bad.sql", "--output", "json"])?;
+        let lines = said.stdout.lines().map(serde_json::from_str::<serde_json::Value>);
+        let lines: Vec<_> = lines
+            .collect::<Result<_, _>>()
+            .context("standard output is for programs")?;
+        ensure!(
+            lines.len() == 2 && lines[0]["jobid"] == lines[1]["jid"] && lines[1]["state"] == "FAILED",
+            "{said}"
+        );
+        ensure!(said.stderr.contains("failed:"), "the reason is told: {said}");
         Ok(())
     });
 }
