@@ -38,12 +38,53 @@ fn lease(core: &Core) -> Duration {
     core.config.profile.patience()
 }
 
+/// When a leader that has lost its quorum sends no heartbeats: in every other stretch of two patiences.
+///
+/// With five voters or more it may still reach one of the others, which, hearing it, would never vote for another leader
+/// that a quorum without this one could elect. It keeps trying in between, since nobody else may have been elected.
+///
+/// openraft has this too (`quorum_loss_probe_interval`), counted from its lease instead of from followers' patience: a
+/// leader that was held up for a quarter of a second, or whose followers were, then fell silent for longer than they
+/// wait, and was replaced without need.
+struct Quiet {
+    patience: Duration,
+    /// Since when this one leads, in the term.
+    led: Option<(u64, tokio::time::Instant)>,
+}
+
+impl Quiet {
+    fn new(patience: Duration) -> Self {
+        Self { patience, led: None }
+    }
+
+    /// Whether to send nothing now. `answered` is how long ago the message was sent that a quorum has answered last.
+    fn holds(
+        &mut self,
+        leadership: &Leadership,
+        answered: Option<Duration>,
+        now: tokio::time::Instant,
+    ) -> bool {
+        if !leadership.is_leader || leadership.quorum_ok {
+            self.led = None;
+            return false;
+        }
+        let (_, since) = *match &mut self.led {
+            Some(led) if led.0 == leadership.term => led,
+            led => led.insert((leadership.term, now)),
+        };
+        let silent = answered.unwrap_or(now - since).saturating_sub(self.patience);
+        let stretch = (self.patience * 2).as_nanos().max(1);
+        !silent.is_zero() && (silent.as_nanos() / stretch).is_multiple_of(2)
+    }
+}
+
 /// Publishes leadership whenever it changes, and notices in time when the quorum falls silent.
 pub(crate) async fn run(core: Weak<Core>) {
     let (mut metrics, mut leaders, lease) = {
         let Some(core) = core.upgrade() else { return };
         (core.raft.metrics(), core.raft.server_metrics(), lease(&core))
     };
+    let mut quiet = Quiet::new(lease);
     loop {
         let settled = {
             let Some(core) = core.upgrade() else { return };
@@ -52,6 +93,9 @@ pub(crate) async fn run(core: Weak<Core>) {
                 return;
             }
             let now = leadership_of(&core, &seen);
+            let answered = seen.last_quorum_acked.map(|at| at.elapsed());
+            core.peers
+                .be_quiet(quiet.holds(&now, answered, tokio::time::Instant::now()));
             core.leadership.send_if_modified(|was| {
                 // It may have failed since: what it says then is the last word.
                 let changed = *was != now && !core.has_failed();
@@ -126,5 +170,61 @@ pub(crate) async fn name_cluster(core: Weak<Core>) {
             changed = applied.changed() => if changed.is_err() { return },
             changed = leadership.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio::time::Instant;
+
+    const PATIENCE: Duration = Duration::from_millis(800);
+
+    fn leading(quorum_ok: bool) -> Leadership {
+        Leadership {
+            leader: Some(NodeId(1)),
+            is_leader: true,
+            term: 1,
+            quorum_ok,
+        }
+    }
+
+    /// At which tenths of a second, up to eight, heartbeats are held back.
+    fn held_back(answered: impl Fn(Duration) -> Option<Duration>) -> Vec<u64> {
+        let (mut quiet, start) = (Quiet::new(PATIENCE), Instant::now());
+        (0..80)
+            .filter(|tenth| {
+                let silent = Duration::from_millis(tenth * 100);
+                quiet.holds(&leading(silent <= PATIENCE), answered(silent), start + silent)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_leader_is_quiet_only_after_the_patience_and_not_for_ever() {
+        let expected: Vec<u64> = (9..24).chain(40..56).chain(72..80).collect();
+        assert_eq!(held_back(Some), expected);
+    }
+
+    #[test]
+    fn one_that_never_had_an_answer_counts_from_when_its_quorum_was_missed() {
+        let held = held_back(|_| None);
+        assert_eq!(held.first(), Some(&18));
+        assert!(!held.contains(&40) && held.contains(&60), "{held:?}");
+    }
+
+    #[test]
+    fn with_a_quorum_and_without_leadership_nothing_is_held_back() {
+        let mut quiet = Quiet::new(PATIENCE);
+        let now = Instant::now();
+        let long = Some(PATIENCE * 2);
+        assert!(quiet.holds(&leading(false), long, now));
+        assert!(!quiet.holds(&leading(true), long, now));
+        let follower = Leadership {
+            is_leader: false,
+            ..leading(false)
+        };
+        assert!(!quiet.holds(&follower, long, now));
     }
 }

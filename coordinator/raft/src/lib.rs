@@ -17,6 +17,8 @@ mod handle;
 mod hint;
 mod identity;
 mod leadership;
+#[cfg(test)]
+mod links_tests;
 #[doc(hidden)]
 pub mod log_bench;
 mod membership;

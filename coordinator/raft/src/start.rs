@@ -289,8 +289,8 @@ fn openraft_config(config: &RaftConfig) -> Result<Config, StartError> {
         election_timeout_max: max,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
-        // With five or more voters, a leader that only one of them hears must not keep that one from electing.
-        quorum_loss_probe_interval: Some(max * 4),
+        // It would be silent for a patience once its quorum was for a lease: see `leadership::Quiet`.
+        quorum_loss_probe_interval: None,
         removed_leader_step_down: StepDownPolicy::After(max),
         // They are asked for when they are due: see `growth`.
         snapshot_policy: SnapshotPolicy::Never,

@@ -94,6 +94,10 @@ type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 
 impl Network {
     fn client(&self) -> Rpc<RaftClient<Channel>> {
+        #[cfg(test)]
+        if self.factory.peers.cut.lock().contains(&self.target) {
+            return Err(RPCError::Network(NetworkError::from_string("this link is cut")));
+        }
         self.factory
             .peers
             .client(&self.addr, self.lane)
@@ -192,6 +196,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
             let Some(first) = input.next().await else {
                 return Ok(Box::pin(futures::stream::empty()) as BoxStream<'s, _>);
             };
+            if self.factory.peers.is_held_back(self.lane) {
+                return Err(RPCError::Network(NetworkError::from_string(
+                    "held back, as no quorum answers",
+                )));
+            }
             let input = futures::stream::iter([first]).chain(input);
             let mut client = self.client()?;
             let sent = Arc::new(AtomicU64::new(0));

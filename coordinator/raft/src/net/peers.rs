@@ -8,6 +8,7 @@ use holdfast_common::limits::{CONNECT_DEADLINE, RPC_MESSAGE_BYTES_MAX};
 use holdfast_proto::raft::raft_client::RaftClient;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
@@ -30,6 +31,11 @@ pub(crate) enum Lane {
 pub(crate) struct Peers {
     configured: BTreeMap<NodeId, MemberAddr>,
     channels: Mutex<HashMap<(String, Lane), Channel>>,
+    /// No heartbeat goes out.
+    quiet: AtomicBool,
+    /// Those who get nothing from this one.
+    #[cfg(test)]
+    pub(crate) cut: Mutex<std::collections::BTreeSet<u64>>,
 }
 
 impl Peers {
@@ -37,6 +43,9 @@ impl Peers {
         Self {
             configured,
             channels: Mutex::default(),
+            quiet: AtomicBool::new(false),
+            #[cfg(test)]
+            cut: Mutex::default(),
         }
     }
 
@@ -62,6 +71,18 @@ impl Peers {
         Ok(RaftClient::new(channel)
             .max_decoding_message_size(RPC_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(RPC_MESSAGE_BYTES_MAX))
+    }
+
+    /// Holds heartbeats back, or no longer: see [`crate::leadership`].
+    pub(crate) fn be_quiet(&self, quiet: bool) {
+        if self.quiet.swap(quiet, Ordering::Relaxed) != quiet {
+            tracing::warn!(quiet, "no quorum has answered this leader for long");
+        }
+    }
+
+    /// Whether messages of this lane are held back.
+    pub(crate) fn is_held_back(&self, lane: Lane) -> bool {
+        lane == Lane::Heartbeat && self.quiet.load(Ordering::Relaxed)
     }
 
     /// Forgets a connection: a deadline has passed on it, and whatever hangs there would hang again.

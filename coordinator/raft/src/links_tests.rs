@@ -1,0 +1,76 @@
+//! Links that are cut one by one: a leader that cannot be heard for a moment stays, and one that reaches too few does
+//! not keep the others from electing.
+#![allow(clippy::unwrap_used)]
+
+use crate::api::TimingProfile;
+use crate::cluster_for_tests::{Cluster, wait_until};
+use holdfast_common::NodeId;
+
+const PROFILE: TimingProfile = TimingProfile::Standard;
+
+/// Cuts, or mends, what one coordinator sends to another one.
+fn cut(cluster: &Cluster, from: NodeId, to: NodeId, cut: bool) {
+    let mut links = cluster.node(from).core.peers.cut.lock();
+    match cut {
+        true => links.insert(to.0),
+        false => links.remove(&to.0),
+    };
+}
+
+fn term(cluster: &Cluster, id: NodeId) -> u64 {
+    cluster.node(id).metrics().leadership.term
+}
+
+/// A leader whose lease had run out used to fall silent by itself, for as long as followers wait: every such moment
+/// ended in an election.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_nobody_hears_for_less_than_the_patience_stays() {
+    let cluster = Cluster::start(3).await;
+    let moment = PROFILE.election_max() + PROFILE.patience() / 4;
+    let mut kept = 0;
+    for _ in 0..5 {
+        let leader = cluster.leader().await;
+        let before = term(&cluster, leader);
+        let others = cluster.others(leader);
+        others.iter().for_each(|to| cut(&cluster, leader, *to, true));
+        tokio::time::sleep(moment).await;
+        others.iter().for_each(|to| cut(&cluster, leader, *to, false));
+        tokio::time::sleep(PROFILE.patience() * 2).await;
+        let now = cluster.leader().await;
+        kept += u32::from(term(&cluster, now) == before);
+    }
+    // A busy machine may hold one of them up for longer than was meant.
+    assert!(kept >= 3, "only {kept} of 5 moments were borne");
+    cluster.stop().await;
+}
+
+/// Of five, one is dead, and the leader reaches a single one, whose vote the other two need.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_reaches_one_of_four_is_replaced_all_the_same() {
+    let mut cluster = Cluster::start(5).await;
+    let leader = cluster.leader().await;
+    cluster.write("a").await;
+    let others = cluster.others(leader);
+    cluster.crash(others[0]).await;
+    let parted = &others[2..];
+    for other in parted {
+        cut(&cluster, leader, *other, true);
+        cut(&cluster, *other, leader, true);
+    }
+    wait_until("another leader", || {
+        others[1..]
+            .iter()
+            .any(|id| cluster.node(*id).metrics().leadership.quorum_ok)
+    })
+    .await;
+    for other in parted {
+        cut(&cluster, leader, *other, false);
+        cut(&cluster, *other, leader, false);
+    }
+    wait_until("the old leader follows", || {
+        !cluster.node(leader).metrics().leadership.is_leader
+    })
+    .await;
+    cluster.write("b").await;
+    cluster.stop().await;
+}
