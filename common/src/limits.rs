@@ -111,8 +111,8 @@ pub const REST_CONNECTIONS_MAX: usize = 1024;
 pub const REST_PLANS_MAX: usize = 64;
 /// Longest `Idempotency-Key`: room for a UUID with a prefix; it is stored in the log.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
-/// Ended jobs whose last task counters the leader keeps in memory for REST.
-pub const REST_REMEMBERED_JOBS_MAX: usize = 64;
+/// What the log keeps of an ended job's task counters: some seven hundred subtasks. More is not kept at all.
+pub const LAST_REPORTS_BYTES_MAX: usize = 64 << 10;
 /// What a file source reads at once: large enough to amortise the system call, small enough to stay in cache.
 pub const SOURCE_CHUNK_BYTES: usize = 256 << 10;
 /// Input that one poll of a source parses at most, so that barriers wait for milliseconds only.

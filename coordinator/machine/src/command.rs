@@ -136,6 +136,8 @@ pub enum Command {
         terminal: bool,
         /// When the restart strategy wants the next attempt, ms since the epoch.
         restart_at_ms: UnixMillis,
+        /// As in [`Command::EndJob`], if `terminal`.
+        last_reports: Bytes,
     },
     /// Takes the next block of checkpoint numbers.
     ReserveCheckpoints {
@@ -218,6 +220,8 @@ pub enum Command {
         status: JobStatus,
         /// Why, if FAILED.
         reason: String,
+        /// What workers reported last of its tasks, for people; nothing here looks into it.
+        last_reports: Bytes,
     },
     /// Writes a key of the small key-value space that users and drills have.
     KvPut {

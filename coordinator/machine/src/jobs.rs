@@ -12,9 +12,10 @@ use holdfast_common::clock::UnixMillis;
 use holdfast_common::inject::{self, bugs};
 use holdfast_common::limits::{
     ACTIVE_JOBS_MAX, ENDED_JOBS_MAX, EXCEPTION_TEXT_BYTES_MAX, EXCEPTIONS_PER_JOB, FAILURE_TIMES_PER_JOB,
-    MAX_PARALLELISM_MAX, NAME_BYTES_MAX, SQL_TEXT_BYTES_MAX,
+    LAST_REPORTS_BYTES_MAX, MAX_PARALLELISM_MAX, NAME_BYTES_MAX, SQL_TEXT_BYTES_MAX,
 };
 use holdfast_common::{AttemptId, CheckpointId, JobId};
+use prost::bytes::Bytes;
 use std::collections::VecDeque;
 
 pub(crate) fn dispatch(state: &mut State, index: u64, command: &Command) -> Outcome {
@@ -35,11 +36,22 @@ pub(crate) fn dispatch(state: &mut State, index: u64, command: &Command) -> Outc
             failure,
             terminal,
             restart_at_ms,
+            last_reports,
             ..
-        } => attempt_failed(state, *job, *attempt, failure, *terminal, *restart_at_ms),
+        } => {
+            let next = match terminal {
+                true => Next::Failed(last_reports),
+                false => Next::RestartAt(*restart_at_ms),
+            };
+            attempt_failed(state, *job, *attempt, failure, next)
+        }
         Command::EndJob {
-            job, status, reason, ..
-        } => end(state, *job, *status, reason),
+            job,
+            status,
+            reason,
+            last_reports,
+            ..
+        } => end(state, *job, *status, reason, last_reports),
         other => unreachable!("not a command of this module: {other:?}"),
     }
 }
@@ -147,6 +159,7 @@ fn submit(state: &mut State, command: &Command) -> Outcome {
         checkpoints: std::collections::BTreeMap::new(),
         checkpoint_stats: crate::state::CheckpointStats::default(),
         idempotency_key: idempotency_key.clone(),
+        last_reports: Bytes::new(),
     };
     state.jobs.insert(*id, job);
     if let Some(key) = idempotency_key {
@@ -284,13 +297,20 @@ fn attempt_running(state: &mut State, id: JobId, attempt: AttemptId) -> Outcome 
     Ok(Response::Done)
 }
 
+/// What follows a failed attempt.
+enum Next<'a> {
+    /// The job's end, with what was reported last.
+    Failed(&'a Bytes),
+    /// Another attempt, not before this.
+    RestartAt(UnixMillis),
+}
+
 fn attempt_failed(
     state: &mut State,
     id: JobId,
     attempt: Option<AttemptId>,
     failure: &Failure,
-    terminal: bool,
-    restart_at_ms: UnixMillis,
+    next: Next<'_>,
 ) -> Outcome {
     let now_ms = state.now_ms;
     let job = find_live(state, id)?;
@@ -308,12 +328,14 @@ fn attempt_failed(
         // Its tasks were to stop anyway; the leader ends the job.
         return Ok(Response::Done);
     }
-    if terminal {
-        finish(job, JobStatus::Failed, now_ms);
-        bound_ended(state);
-        return Ok(Response::Done);
+    match next {
+        Next::Failed(last_reports) => {
+            finish(job, JobStatus::Failed, now_ms, last_reports);
+            bound_ended(state);
+            return Ok(Response::Done);
+        }
+        Next::RestartAt(at_ms) => job.restart_at_ms = at_ms,
     }
-    job.restart_at_ms = restart_at_ms;
     // What has failed cannot come to run any more, even if it failed while deploying.
     if let Some(current) = job.attempt.as_mut() {
         current.running_ms.get_or_insert(now_ms);
@@ -332,7 +354,7 @@ fn bounded_failure(failure: &Failure) -> Failure {
     }
 }
 
-fn end(state: &mut State, id: JobId, status: JobStatus, reason: &str) -> Outcome {
+fn end(state: &mut State, id: JobId, status: JobStatus, reason: &str, last_reports: &Bytes) -> Outcome {
     let now_ms = state.now_ms;
     let job = find(state, id)?;
     if job.status == status && status.is_terminal() {
@@ -374,12 +396,15 @@ fn end(state: &mut State, id: JobId, status: JobStatus, reason: &str) -> Outcome
         };
         push_exception(job, failure);
     }
-    finish(job, status, now_ms);
+    finish(job, status, now_ms, last_reports);
     bound_ended(state);
     Ok(Response::Done)
 }
 
-fn finish(job: &mut Job, status: JobStatus, now_ms: UnixMillis) {
+fn finish(job: &mut Job, status: JobStatus, now_ms: UnixMillis, last_reports: &Bytes) {
+    if last_reports.len() <= LAST_REPORTS_BYTES_MAX {
+        job.last_reports = last_reports.clone();
+    }
     set_status(job, status, now_ms);
     job.ended_ms = Some(now_ms);
     job.restart_at_ms = 0;

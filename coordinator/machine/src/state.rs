@@ -114,6 +114,9 @@ pub struct Job {
     pub checkpoint_stats: CheckpointStats,
     /// The key it was submitted with.
     pub idempotency_key: Option<String>,
+    /// What workers had reported of its tasks when it ended, for people; empty until then, and if it was longer than
+    /// [`holdfast_common::limits::LAST_REPORTS_BYTES_MAX`].
+    pub last_reports: Bytes,
 }
 
 /// Where a job stands; Flink's words.

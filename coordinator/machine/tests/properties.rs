@@ -193,6 +193,7 @@ fn command(state: &State, step: &Step) -> Command {
             },
             terminal,
             restart_at_ms: at,
+            last_reports: prost::bytes::Bytes::new(),
         },
         Step::Reserve(job, count) => Command::ReserveCheckpoints {
             epoch,
@@ -273,6 +274,7 @@ fn command(state: &State, step: &Step) -> Command {
                 job: job_id(job),
                 status,
                 reason: "why".to_owned(),
+                last_reports: prost::bytes::Bytes::new(),
             }
         }
         Step::Put(key, if_revision) => Command::KvPut {

@@ -145,6 +145,7 @@ impl Log {
             failure,
             terminal,
             restart_at_ms: 9,
+            last_reports: prost::bytes::Bytes::new(),
         })
     }
 
@@ -154,6 +155,7 @@ impl Log {
             job: JOB,
             status,
             reason: String::new(),
+            last_reports: prost::bytes::Bytes::new(),
         })
     }
 
@@ -363,6 +365,7 @@ fn a_failure_reported_twice_counts_once() {
         failure,
         terminal: false,
         restart_at_ms: 77,
+        last_reports: prost::bytes::Bytes::new(),
     };
     assert_eq!(log.put(failed.clone()), Response::Done);
     assert_eq!(log.put(failed), Response::Done);
@@ -427,6 +430,7 @@ fn ended_jobs_are_dropped_oldest_first() {
             job: JobId(n),
             status: JobStatus::Canceled,
             reason: String::new(),
+            last_reports: prost::bytes::Bytes::new(),
         };
         assert_eq!(log.put(end), Response::Done);
     }

@@ -11,7 +11,6 @@ mod handlers;
 mod levels;
 mod metrics;
 mod plans;
-mod remembered;
 mod server;
 mod submit;
 pub mod view;
@@ -31,7 +30,6 @@ use holdfast_machine::command::{Command, Proposal, Response};
 use holdfast_machine::state::{Job, State};
 use holdfast_raft::{MemberInfo, RaftHandle};
 use plans::Plans;
-use remembered::Remembered;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use view::Scene;
@@ -62,14 +60,13 @@ pub(crate) struct Api {
     /// REST addresses as this coordinator's configuration has them, for members whose own record lacks one.
     rest_peers: BTreeMap<NodeId, String>,
     plans: Plans,
-    remembered: Remembered,
     forwarder: Forwarder,
 }
 
 /// What one answer is computed from, held together.
 pub(crate) struct Moment {
     state: Arc<State>,
-    live: LiveView,
+    live: Arc<LiveView>,
     now_ms: u64,
 }
 
@@ -90,16 +87,16 @@ impl Api {
             deps,
             rest_peers,
             plans: Plans::default(),
-            remembered: Remembered::default(),
             forwarder: Forwarder::new(),
         }
     }
 
     fn moment(&self) -> Moment {
-        let live = self.deps.live.borrow().clone();
+        // The state second: what the live view no longer has of a job that has ended stands there.
+        let live = Arc::clone(&self.deps.live.borrow());
         Moment {
             state: self.deps.handle.state(),
-            live: self.remembered.complete(&live),
+            live,
             now_ms: self.deps.clock.now_ms(),
         }
     }

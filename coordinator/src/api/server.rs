@@ -24,12 +24,10 @@ use tower::Service;
 /// # Errors
 /// If the listener is closed under it.
 pub async fn serve(listener: TcpListener, deps: ApiDeps) -> std::io::Result<()> {
-    let live = deps.live.clone();
     let api = Arc::new(Api::new(deps));
     let router = router(api.clone());
     let room = Arc::new(Semaphore::new(limits::REST_CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
-    connections.spawn(async move { api.remembered.follow(live).await });
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else {
             return Ok(());

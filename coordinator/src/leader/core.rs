@@ -6,7 +6,7 @@
 use super::input::{Effect, FromWorker, Hello, Input, Level, Now, SessionId};
 use super::registry::{Change, LostWorker, Registry};
 use super::supervisor::{Ctx, Supervisor, Tickets};
-use crate::live::{LiveJob, LiveView, LiveWorker};
+use crate::live::{LiveView, LiveWorker};
 use holdfast_common::{ClusterId, Incarnation, JobId, LeaderEpoch, NodeId};
 use holdfast_machine::command::{Rejection, Response};
 use holdfast_machine::state::State;
@@ -40,8 +40,6 @@ pub struct Core {
     pub(super) registry: Registry,
     jobs: BTreeMap<JobId, Supervisor>,
     done: BTreeSet<JobId>,
-    /// Last counters of ended jobs, as long as the log remembers the jobs.
-    ended: BTreeMap<JobId, LiveJob>,
     held: BTreeMap<JobId, Vec<Incarnation>>,
     pub(super) tickets: Tickets,
     deposed: bool,
@@ -64,7 +62,6 @@ impl Core {
             registry,
             jobs: BTreeMap::new(),
             done: BTreeSet::new(),
-            ended: BTreeMap::new(),
             held: BTreeMap::new(),
             tickets: Tickets::default(),
             deposed: false,
@@ -179,7 +176,6 @@ impl Core {
             .jobs
             .iter()
             .filter_map(|(id, s)| Some((*id, s.live(&self.registry, state.jobs.get(id)?)?)))
-            .chain(self.ended.iter().map(|(id, view)| (*id, view.clone())))
             .collect();
         LiveView {
             epoch: Some(self.config.epoch),
@@ -438,15 +434,10 @@ impl Core {
         self.note_held(state, id);
         let gone = !state.jobs.contains_key(&id);
         if gone || self.jobs.get(&id).is_some_and(Supervisor::is_done) {
-            let view = self
-                .jobs
-                .remove(&id)
-                .and_then(|s| s.live(&self.registry, state.jobs.get(&id)?));
+            self.jobs.remove(&id);
             self.held.remove(&id);
             if !gone {
                 self.done.insert(id);
-                self.ended.extend(view.map(|view| (id, view)));
-                self.ended.retain(|id, _| state.jobs.contains_key(id));
             }
         }
     }

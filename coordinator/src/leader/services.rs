@@ -8,7 +8,6 @@ use crate::control::{Event, Outgoing};
 use crate::live::{LivePublisher, LiveView};
 use holdfast_common::clock::SharedRandom;
 use holdfast_common::limits::LIVE_VIEW_INTERVAL;
-use holdfast_machine::command::Command;
 use holdfast_machine::state::State;
 use holdfast_proto::control::CoordinatorMessage;
 use holdfast_proto::control::coordinator_message::Body;
@@ -225,10 +224,6 @@ impl Services {
                     self.tasks.spawn(io.redial(incarnation, data_addr));
                 }
                 Effect::Propose { ticket, command } => {
-                    if matches!(*command, Command::EndJob { .. }) {
-                        // Whoever reads in the log that the job is over must find its last counters.
-                        self.publish_now(state);
-                    }
                     crash::before_proposal(&command);
                     self.tasks.spawn(io.propose(ticket, *command));
                 }
@@ -270,13 +265,10 @@ impl Services {
         if !self.live_stale || now < self.live_at {
             return;
         }
-        self.publish_now(&self.io.log.state());
-    }
-
-    fn publish_now(&mut self, state: &State) {
         self.live_stale = false;
-        self.live_at = Instant::now() + LIVE_VIEW_INTERVAL;
-        self.live.send_replace(Arc::new(self.core.live(state)));
+        self.live_at = now + LIVE_VIEW_INTERVAL;
+        self.live
+            .send_replace(Arc::new(self.core.live(&self.io.log.state())));
     }
 }
 

@@ -104,11 +104,11 @@ pub struct Nemesis {
 }
 
 impl Nemesis {
-    /// Starts the fault phase: the plan's times count from now.
+    /// Makes ready, before anything has started: whoever is to lose power at a point may come to it at once.
     ///
     /// # Errors
     /// If a thread cannot be started.
-    pub fn start(cluster: &Cluster, plan: &Plan, shim: Option<PathBuf>, logs: PathBuf) -> Result<Self> {
+    pub fn arm(cluster: &Cluster, plan: &Plan, shim: Option<PathBuf>, logs: PathBuf) -> Result<Self> {
         let tools = Tools {
             cluster: cluster.clone(),
             shim,
@@ -118,28 +118,8 @@ impl Nemesis {
             leases: Arc::default(),
             stop: Arc::default(),
         };
-        if plan.steps.is_empty() {
-            let world = cluster.world();
-            world.record(note(world.now(), "nemesis", "nemesis", "control"));
-        }
-        let begin = Instant::now();
         let failures = Arc::new(Mutex::new(Vec::new()));
         let mut threads = Vec::new();
-        for step in &plan.steps {
-            let (tools, step, failures) = (tools.clone(), step.clone(), Arc::clone(&failures));
-            let name = std::thread::Builder::new().name(format!("step-{}", step.id));
-            threads.push(name.spawn(move || {
-                let at = begin + Duration::from_millis(step.at_ms);
-                tools.sleep(at.saturating_duration_since(Instant::now()));
-                if !tools.stopping() {
-                    let failed = carry_out(&tools, &step);
-                    failures
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .extend(failed);
-                }
-            })?);
-        }
         for (node, environment) in &plan.first_start {
             let armed = environment
                 .get("HOLDFAST_INJECT")
@@ -162,10 +142,32 @@ impl Nemesis {
         })
     }
 
-    /// Whether every step is done.
-    #[must_use]
-    pub fn done(&self) -> bool {
-        self.threads.iter().all(std::thread::JoinHandle::is_finished)
+    /// Starts the fault phase: the plan's times count from now.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub fn begin(&mut self, plan: &Plan) -> Result<()> {
+        if plan.steps.is_empty() {
+            let world = self.tools.cluster.world();
+            world.record(note(world.now(), "nemesis", "nemesis", "control"));
+        }
+        let begin = Instant::now();
+        for step in &plan.steps {
+            let (tools, step, failures) = (self.tools.clone(), step.clone(), Arc::clone(&self.failures));
+            let name = std::thread::Builder::new().name(format!("step-{}", step.id));
+            self.threads.push(name.spawn(move || {
+                let at = begin + Duration::from_millis(step.at_ms);
+                tools.sleep(at.saturating_duration_since(Instant::now()));
+                if !tools.stopping() {
+                    let failed = carry_out(&tools, &step);
+                    failures
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .extend(failed);
+                }
+            })?);
+        }
+        Ok(())
     }
 
     /// Ends the fault phase: steps that last are healed now, the others do not begin. Answers what could not be healed.

@@ -272,6 +272,12 @@ impl Stage<'_> {
                 .push((name.to_owned(), from / 1_000_000, world.now() / 1_000_000));
         };
         let from = self.world.now();
+        let mut nemesis = Nemesis::arm(
+            &self.cluster,
+            self.plan,
+            self.runner.shim.clone(),
+            self.logs.clone(),
+        )?;
         self.cluster.wait_ready(self.plan.swarm.workers as usize, READY)?;
         for name in &self.plan.workloads {
             let workload =
@@ -291,12 +297,7 @@ impl Stage<'_> {
         self.start_workloads();
         phase(info, "setup", from, &self.world);
         let from = self.world.now();
-        let nemesis = Nemesis::start(
-            &self.cluster,
-            self.plan,
-            self.runner.shim.clone(),
-            self.logs.clone(),
-        )?;
+        nemesis.begin(self.plan)?;
         self.wait_fault_phase()?;
         let failures = nemesis.heal_everything();
         phase(info, "faults", from, &self.world);

@@ -171,6 +171,7 @@ fn job_command_to(command: &Command) -> Wire {
             failure,
             terminal,
             restart_at_ms,
+            last_reports,
             ..
         } => Wire::AttemptFailed(pb::AttemptFailed {
             job: job(*id),
@@ -178,16 +179,19 @@ fn job_command_to(command: &Command) -> Wire {
             failure: Some(failure_to(failure)),
             terminal: *terminal,
             restart_at_ms: *restart_at_ms,
+            last_reports: last_reports.clone(),
         }),
         Command::EndJob {
             job: id,
             status,
             reason,
+            last_reports,
             ..
         } => Wire::EndJob(pb::EndJob {
             job: job(*id),
             status: status_to(*status).into(),
             reason: reason.clone(),
+            last_reports: last_reports.clone(),
         }),
         other => checkpoint_command_to(other),
     }
@@ -322,12 +326,14 @@ fn command_from(epoch: LeaderEpoch, wire: Wire) -> Result<Command> {
             failure: failure_from(c.failure.ok_or(unknown("failure"))?),
             terminal: c.terminal,
             restart_at_ms: c.restart_at_ms,
+            last_reports: c.last_reports,
         },
         Wire::EndJob(c) => Command::EndJob {
             epoch,
             job: job_from(&c.job)?,
             status: status_from(c.status)?,
             reason: c.reason,
+            last_reports: c.last_reports,
         },
         other => checkpoint_command_from(epoch, other)?,
     })

@@ -233,6 +233,7 @@ pub(super) fn job_to(job: &Job) -> pb::Job {
         checkpoints: job.checkpoints.values().map(checkpoint_to).collect(),
         checkpoint_stats: Some(stats_to(&job.checkpoint_stats)),
         idempotency_key: job.idempotency_key.clone(),
+        last_reports: job.last_reports.clone(),
     }
 }
 
@@ -263,6 +264,7 @@ pub(super) fn job_from(wire: pb::Job) -> Result<Job> {
         checkpoints,
         checkpoint_stats: stats_from(wire.checkpoint_stats.ok_or(unknown("checkpoint statistics"))?),
         idempotency_key: wire.idempotency_key,
+        last_reports: wire.last_reports,
     })
 }
 

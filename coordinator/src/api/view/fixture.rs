@@ -140,6 +140,7 @@ fn job() -> Job {
             ]),
         },
         idempotency_key: None,
+        last_reports: prost::bytes::Bytes::new(),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Vertices and subtasks of a job: the log says where they run, the workers' reports say how they fare.
 
 use super::Scene;
-use crate::live::LiveTask;
+use crate::live::{LiveTask, LiveTasks, tasks_from_log};
 use holdfast_common::VertexId;
 use holdfast_dataflow::graph::{JobGraph, Vertex};
 use holdfast_machine::state::{Job, JobStatus};
 use holdfast_proto::control::{TaskReport, TaskStatus};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Flink's execution states, in the order in which Flink lists them.
@@ -198,15 +199,19 @@ fn shown_status(job: &Job, reported: Option<TaskStatus>) -> &'static str {
     }
 }
 
-fn subtask(scene: Scene<'_>, job: &Job, vertex: VertexId, index: u32) -> SubtaskInfo {
+/// What is known of the job's subtasks: of one that has ended what the log has kept, or else what workers report.
+fn reports<'a>(scene: Scene<'a>, job: &Job) -> Cow<'a, LiveTasks> {
+    if job.status.is_terminal() {
+        return Cow::Owned(tasks_from_log(&job.last_reports));
+    }
+    let live = scene.live.jobs.get(&job.id);
+    let live = live.filter(|l| Some(l.attempt) == job.attempt.as_ref().map(|a| a.id));
+    live.map_or_else(|| Cow::Owned(LiveTasks::new()), |l| Cow::Borrowed(&l.tasks))
+}
+
+fn subtask(scene: Scene<'_>, job: &Job, live: Option<&LiveTask>, index: u32) -> SubtaskInfo {
     let attempt = job.attempt.as_ref();
     let place = attempt.and_then(|a| a.assignment.get(index as usize));
-    let live: Option<&LiveTask> = scene
-        .live
-        .jobs
-        .get(&job.id)
-        .filter(|l| Some(l.attempt) == attempt.map(|a| a.id))
-        .and_then(|l| l.tasks.get(&(vertex, index)));
     let report = live.map(|l| &l.report);
     let started = report
         .map(|r| r.started_ms)
@@ -262,8 +267,12 @@ fn aggregate_status(subtasks: &[SubtaskInfo]) -> &'static str {
 /// One vertex with its subtasks.
 #[must_use]
 pub fn vertex(scene: Scene<'_>, job: &Job, vertex: &Vertex) -> VertexInfo {
+    summed(scene, job, vertex, &reports(scene, job))
+}
+
+fn summed(scene: Scene<'_>, job: &Job, vertex: &Vertex, reports: &LiveTasks) -> VertexInfo {
     let subtasks: Vec<SubtaskInfo> = (0..vertex.parallelism)
-        .map(|index| subtask(scene, job, vertex.id, index))
+        .map(|index| subtask(scene, job, reports.get(&(vertex.id, index)), index))
         .collect();
     let start = subtasks
         .iter()
@@ -302,7 +311,9 @@ pub fn vertex(scene: Scene<'_>, job: &Job, vertex: &Vertex) -> VertexInfo {
 /// All vertices of a job.
 #[must_use]
 pub fn vertices(scene: Scene<'_>, job: &Job, graph: &JobGraph) -> Vec<VertexInfo> {
-    graph.vertices.iter().map(|v| vertex(scene, job, v)).collect()
+    let reports = reports(scene, job);
+    let vertices = graph.vertices.iter();
+    vertices.map(|v| summed(scene, job, v, &reports)).collect()
 }
 
 /// How many of each state, all of Flink's states listed.
@@ -375,6 +386,27 @@ mod tests {
             (vertex.status.as_str(), vertex.end_time, vertex.duration),
             ("FINISHED", 15_000, 4_900)
         );
+    }
+
+    #[test]
+    fn an_ended_jobs_counters_come_from_the_log() {
+        let (mut state, live) = fixture::running();
+        let graph = fixture::graph();
+        let last = crate::live::tasks_to_log(&live.jobs[&fixture::JOB].tasks);
+        let job = state.jobs.values_mut().next().unwrap();
+        (job.status, job.ended_ms, job.last_reports) = (JobStatus::Finished, Some(15_000), last);
+        let scene = Scene {
+            state: &state,
+            live: &LiveView::default(),
+            now_ms: 20_000,
+        };
+        let shown = vertices(scene, &state.jobs[&fixture::JOB], &graph);
+        assert_eq!(
+            (shown[0].status.as_str(), shown[0].metrics.read_records),
+            ("FINISHED", 300)
+        );
+        assert!(shown[0].metrics.read_records_complete);
+        assert_eq!(shown[0].subtasks[1].taskmanager_id, "worker-1");
     }
 
     #[test]

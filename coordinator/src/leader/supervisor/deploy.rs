@@ -12,6 +12,7 @@ use holdfast_machine::command::{Command, Response};
 use holdfast_machine::state::{Attempt, Failure, Job, SlotAssignment};
 use holdfast_proto::control::coordinator_message::Body;
 use holdfast_proto::control::{Cancel, Deploy, Restore, SlotPlace, Start};
+use prost::bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// Wait before a script that could not be planned is planned again.
@@ -137,6 +138,10 @@ impl Supervisor {
             },
             terminal,
             restart_at_ms,
+            last_reports: match terminal {
+                true => self.last_reports(ctx),
+                false => Bytes::new(),
+            },
         };
         self.propose(ctx, Purpose::AttemptFailed, command);
     }

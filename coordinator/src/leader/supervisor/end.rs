@@ -20,6 +20,7 @@ impl Supervisor {
             job: self.job,
             status,
             reason: String::new(),
+            last_reports: self.last_reports(ctx),
         };
         self.propose(ctx, Purpose::EndJob, command);
     }
@@ -82,7 +83,6 @@ impl Supervisor {
             self.failure = None;
             self.damage = None;
             let _ = self.tracker.attempt_over();
-            self.last_view = self.view(ctx.registry, job);
             if let Some(attempt) = &job.attempt {
                 self.cancel_attempt(ctx, attempt, millis(END_WAIT));
             }

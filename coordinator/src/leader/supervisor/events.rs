@@ -1,19 +1,20 @@
 //! Events of one job: messages of workers, answers of the log, results of IO. They record what has changed; the
 //! reconciliation that follows decides.
 
-use super::{Ctx, EXPLANATION_WAIT_MS, FailureNote, Phase, Purpose, RETRY_MS, Supervisor, worker_name};
+use super::{Ctx, EXPLANATION_WAIT_MS, FailureNote, Purpose, RETRY_MS, Supervisor, worker_name};
 use crate::leader::commit::CommitTask;
 use crate::leader::input::{CommitPart, FromWorker, Level, ReadFailure};
 use crate::leader::registry::LostWorker;
 use crate::leader::registry::Registry;
 use crate::leader::tracker::Decided;
-use crate::live::{LiveJob, LiveTask, PendingCheckpoint};
+use crate::live::{LiveJob, LiveTask, PendingCheckpoint, tasks_to_log};
 use holdfast_common::inject::{self, bugs};
 use holdfast_common::{AttemptId, CheckpointId, Incarnation};
 use holdfast_machine::command::{Rejection, Response};
 use holdfast_machine::state::Job;
 use holdfast_proto::control::TaskStatus;
 use holdfast_proto::snapshot::SinkCommittables;
+use prost::bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// Which commit a worker speaks of.
@@ -310,16 +311,19 @@ impl Supervisor {
         }
     }
 
-    /// The job as its workers report it; once it has ended, as they last reported it.
-    #[must_use]
-    pub fn live(&self, registry: &Registry, job: &Job) -> Option<LiveJob> {
-        match self.phase {
-            Phase::Ended { .. } => self.last_view.clone(),
-            _ => self.view(registry, job),
-        }
+    /// What the job's tasks have counted so far, for the log to keep.
+    pub(super) fn last_reports(&self, ctx: &Ctx<'_>) -> Bytes {
+        let job = ctx.state.jobs.get(&self.job);
+        let view = job.and_then(|job| self.live(ctx.registry, job));
+        view.map(|view| tasks_to_log(&view.tasks)).unwrap_or_default()
     }
 
-    pub(super) fn view(&self, registry: &Registry, job: &Job) -> Option<LiveJob> {
+    /// The job as its workers report it. Of one that has ended the log says what they last reported.
+    #[must_use]
+    pub fn live(&self, registry: &Registry, job: &Job) -> Option<LiveJob> {
+        if job.status.is_terminal() {
+            return None;
+        }
         let attempt = job.attempt.as_ref()?;
         let mut tasks = BTreeMap::new();
         for worker in super::workers_of(&attempt.assignment) {

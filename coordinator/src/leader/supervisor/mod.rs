@@ -214,8 +214,6 @@ pub struct Supervisor {
     stop_until_ms: u64,
     all_finished: bool,
     shortage: Option<String>,
-    /// What workers had reported when the job ended.
-    last_view: Option<crate::live::LiveJob>,
     cleanup: cleanup::Cleanup,
 }
 
@@ -249,7 +247,6 @@ impl Supervisor {
             stop_until_ms: 0,
             all_finished: false,
             shortage: None,
-            last_view: None,
             cleanup: cleanup::Cleanup::default(),
         }
     }
