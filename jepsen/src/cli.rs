@@ -6,7 +6,7 @@ use crate::history::Verdict;
 use crate::plan::generate::{self, Wishes};
 use crate::plan::{self, Plan, shrink};
 use crate::runner::{Outcome, Runner};
-use crate::{mutants, nightly, objd, report, sweep, workload};
+use crate::{judge, mutants, nightly, objd, report, sweep, workload};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -29,6 +29,12 @@ enum Command {
     Run(RunArgs),
     /// Carries out a plan again.
     Replay(ReplayArgs),
+    /// Judges stored runs again, with the checkers as they are now.
+    Judge {
+        /// Directories of runs.
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+    },
     /// Looks for the smallest part of a plan that still fails.
     Shrink(ShrinkArgs),
     /// Ends, stalls or fails a process at every crash point.
@@ -201,6 +207,7 @@ fn dispatch(command: Command) -> Result<Verdict> {
     match command {
         Command::Run(args) => run(&args),
         Command::Replay(args) => replay(&args),
+        Command::Judge { runs } => judge::judge(&runs),
         Command::Shrink(args) => shrink_plan(&args),
         Command::Sweep(args) => {
             let runner = Runner::new(&args.place.dir)?;

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod env;
 pub mod fault;
 pub mod history;
+pub mod judge;
 pub mod model;
 pub mod mutant_recipes;
 pub mod mutants;

@@ -3,7 +3,7 @@
 use crate::cli::{Total, tell, word};
 use crate::history::Verdict;
 use crate::plan::generate::{self, Wishes};
-use crate::plan::{Fault, Plan, SnapshotStorage, Step, Target};
+use crate::plan::{Fault, Plan, Plane, Shape, SnapshotStorage, Step, Target};
 use crate::report;
 use crate::runner::Runner;
 use crate::seed::Stream;
@@ -20,6 +20,19 @@ const ACTIONS: [&str; 4] = ["abort", "power", "delay", "error"];
 const DELAY_MS: u64 = 3_000;
 /// Which passage fires.
 const HITS: [u64; 3] = [1, 2, 5];
+/// Parts of the names of points that a process passes once, or a few times in a run: they fire at the first passage.
+const RARE: [&str; 10] = [
+    "bootstrap",
+    "register",
+    "claim",
+    "submit",
+    "membership",
+    "truncate",
+    "snapshot.install",
+    "vote.answer",
+    "welcome",
+    "restore",
+];
 
 /// A point and what happens there.
 #[derive(Debug, Clone)]
@@ -61,14 +74,9 @@ pub fn choose(
         }
         for (turn, action) in ACTIONS.into_iter().enumerate() {
             let wanted = actions.iter().any(|name| name == action) && (action != "error" || point.can_fail);
-            // Points that are passed once in a process's life fire at the first passage.
-            let once = ["bootstrap", "register", "claim", "submit"]
-                .iter()
-                .any(|word| point.name.contains(word));
-            let hit = if once {
-                1
-            } else {
-                HITS[(number + turn) % HITS.len()]
+            let hit = match RARE.iter().any(|word| point.name.contains(word)) {
+                true => 1,
+                false => HITS[(number + turn) % HITS.len()],
             };
             if wanted {
                 chosen.push(Combination { point, action, hit });
@@ -109,25 +117,26 @@ fn plan(runner: &Runner, combination: &Combination, time: Duration) -> Plan {
         "point={},hit={},action={action}",
         combination.point.name, combination.hit
     );
-    let letter = if combination.point.role == Role::Coordinator {
-        "c"
-    } else {
-        "w"
-    };
-    // One node of the role, so that a majority goes on. A point of the leader's is passed by whoever leads: all are armed.
-    let count = match (
-        combination.point.role,
-        combination.point.name.starts_with("leader."),
-    ) {
-        (Role::Coordinator, true) => 3,
-        _ => 1,
-    };
-    for number in 1..=count {
+    for name in armed(combination.point) {
         let environment = BTreeMap::from([("HOLDFAST_INJECT".to_owned(), inject.clone())]);
-        plan.first_start.insert(format!("{letter}{number}"), environment);
+        plan.first_start.insert((*name).to_owned(), environment);
     }
     plan.steps = stir(combination, &mut Stream::new(seed, "stir"));
     plan
+}
+
+/// Whose first start is armed: one node, so that a majority goes on, unless nobody can say who will pass the point.
+fn armed(point: &Point) -> &'static [&'static str] {
+    let any = |parts: &[&str]| parts.iter().any(|part| point.name.contains(part));
+    match point.role {
+        Role::Worker => &["w1"],
+        Role::Coordinator if any(&["leader.", "membership", "truncate", "snapshot.install"]) => {
+            &["c1", "c2", "c3"]
+        }
+        // The first coordinator is the first leader.
+        Role::Coordinator if any(&["replicated", "vote.answer"]) => &["c2"],
+        Role::Coordinator => &["c1"],
+    }
 }
 
 /// What makes the point be passed.
@@ -145,8 +154,21 @@ fn stir(combination: &Combination, random: &mut Stream) -> Vec<Step> {
         again_after_ms: None,
     };
     let name = combination.point.name;
+    let cut = |target| Fault::Partition {
+        shape: Shape::AmongCoordinators(target),
+        plane: Plane::Any,
+        flap_ms: None,
+    };
+    // Clients still reach a leader that is cut off: it logs what nobody else has. A follower that is cut off lags behind.
+    // Neither starts anew, or it would not be armed any more.
+    if name.contains("truncate") {
+        return vec![step(1, "partition-leader", at, 3_000, cut(Target::Leader))];
+    }
+    if name.contains("snapshot.install") {
+        return vec![step(1, "partition-follower", at, 4_000, cut(Target::Follower(0)))];
+    }
     let mut steps = vec![step(1, "transfer-leader", at, 300, Fault::Transfer)];
-    if name.contains("membership") || name.contains("snapshot.install") || name.contains("truncate") {
+    if name.contains("membership") {
         let target = Target::Follower(0);
         steps.push(step(
             2,

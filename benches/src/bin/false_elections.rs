@@ -70,6 +70,21 @@ struct Report {
     worst_minute_p99_ms: f64,
     /// Writes that had to be repeated.
     retries: u64,
+    /// What followers noted of a leader that they did not hear for half a lease and longer, but heard again.
+    silences: Vec<u64>,
+}
+
+/// The silences in the coordinators' logs, in milliseconds, the longest last.
+fn silences(cluster: &Cluster) -> Result<Vec<u64>> {
+    let mut all = Vec::new();
+    for coordinator in cluster.coordinators()? {
+        let Some(log) = coordinator.log else { continue };
+        let text = std::fs::read_to_string(&log).with_context(|| log.display().to_string())?;
+        let said = text.lines().filter(|line| line.contains("the leader was silent"));
+        all.extend(said.filter_map(|line| line.rsplit_once("silent_ms=")?.1.trim().parse::<u64>().ok()));
+    }
+    all.sort_unstable();
+    Ok(all)
 }
 
 /// Children that end with this process's interest in them.
@@ -180,11 +195,12 @@ fn main() -> Result<()> {
         longest_write_ms: worst(|m| m.max_ms),
         worst_minute_p99_ms: worst(|m| m.p99_ms),
         retries: turns.iter().map(|m| m.retries).sum(),
+        silences: silences(&cluster)?,
     };
     args.output.print(&report, |r| {
         format!(
             "{} elections in {:.1} minutes beside {} CPU and {} fsync hogs ({}); {} writes, the longest {:.0} ms, p99 of \
-             the worst minute {:.1} ms, {} repeated",
+             the worst minute {:.1} ms, {} repeated; {} silences of the leader, the longest {} ms",
             r.elections,
             r.minutes,
             r.cpu_hogs,
@@ -193,7 +209,9 @@ fn main() -> Result<()> {
             r.writes,
             r.longest_write_ms,
             r.worst_minute_p99_ms,
-            r.retries
+            r.retries,
+            r.silences.len(),
+            r.silences.last().copied().unwrap_or_default()
         )
     })
 }

@@ -177,8 +177,8 @@ impl TimingProfile {
     }
 
     /// How long a leader may be silent before a follower asks to be elected in its place, unless its process is known
-    /// to be gone: four times [`Self::election_max`]. On two processors with fourteen busy processes and three that
-    /// sync all the time, threads were seen to wait 400 ms for a processor.
+    /// to be gone: four times [`Self::election_max`]. On two processors, beside three processes that compute, three that
+    /// sync all the time, and a fault campaign at a higher priority, leaders were not heard for up to 400 ms.
     #[must_use]
     pub fn patience(self) -> Duration {
         self.election_max() * 4

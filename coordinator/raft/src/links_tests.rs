@@ -2,9 +2,11 @@
 //! not keep the others from electing.
 #![allow(clippy::unwrap_used)]
 
-use crate::api::TimingProfile;
+use crate::api::{MembershipError, TimingProfile};
 use crate::cluster_for_tests::{Cluster, wait_until};
 use holdfast_common::NodeId;
+use std::sync::Arc;
+use std::time::Duration;
 
 const PROFILE: TimingProfile = TimingProfile::Standard;
 
@@ -73,4 +75,31 @@ async fn a_leader_that_reaches_one_of_four_is_replaced_all_the_same() {
     .await;
     cluster.write("b").await;
     cluster.stop().await;
+}
+
+/// For a moment nobody is near enough to take over from a leader that stops: it asks again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stops_waits_for_a_follower_to_come_near() {
+    let cluster = Cluster::start(3).await;
+    let mut refused = Vec::new();
+    // A busy machine may hold the followers up for longer than is waited for, or depose the leader meanwhile.
+    for _ in 0..5 {
+        let leader = cluster.leader().await;
+        let core = Arc::clone(&cluster.node(leader).core);
+        let others = cluster.others(leader);
+        others.iter().for_each(|to| cut(&cluster, leader, *to, true));
+        wait_until("nobody is near", || core.nobody_is_near()).await;
+        let at_once = core.transfer_leader(None).await;
+        let handing_over = tokio::spawn(async move { core.hand_over().await });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        others.iter().for_each(|to| cut(&cluster, leader, *to, false));
+        match (at_once, handing_over.await.unwrap()) {
+            (Err(MembershipError::Later(_)), Ok(next)) => {
+                assert!(others.contains(&next), "{next:?}");
+                return cluster.stop().await;
+            }
+            other => refused.push(other),
+        }
+    }
+    panic!("it never handed over: {refused:?}");
 }

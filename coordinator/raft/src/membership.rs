@@ -244,6 +244,11 @@ impl Core {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn nobody_is_near(&self) -> bool {
+        best_target(self, &self.raft_metrics()).is_none()
+    }
+
     /// Hands leadership over and waits for it to happen. Without a target, to the follower that is nearest.
     pub(crate) async fn transfer_leader(&self, to: Option<NodeId>) -> Result<NodeId, MembershipError> {
         self.require_leader()?;

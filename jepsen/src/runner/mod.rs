@@ -193,10 +193,8 @@ impl Runner {
             info.harness_error = Some(format!("{error:#}"));
         }
         // A broken history is still worth judging: what it shows to be broken is broken.
-        let mut checkers = check::general();
-        checkers.append(&mut material.checkers);
-        let mut findings = check::run(&checkers, &material.history);
-        findings.push(effects(plan, &material.history));
+        let checkers = std::mem::take(&mut material.checkers);
+        let findings = judge(plan, &material.history, checkers);
         info.verdict = verdict(&findings, info.harness_error.as_deref());
         info.duration_ms = began.elapsed().as_millis() as u64;
         std::fs::write(dir.join("findings.json"), serde_json::to_vec_pretty(&findings)?)?;
@@ -441,6 +439,15 @@ fn world_spec(env: &Env, plan: &Plan) -> WorldSpec {
         checkpoint_ms: plan.swarm.checkpoint_ms,
         slots: plan.swarm.workers * plan.swarm.slots,
     }
+}
+
+/// What all checkers find in a history: those of its workloads, the general ones, and whether faults had effects.
+pub(crate) fn judge(plan: &Plan, history: &[Event], of_workloads: Vec<Box<dyn Checker>>) -> Vec<Finding> {
+    let mut checkers = check::general();
+    checkers.extend(of_workloads);
+    let mut findings = check::run(&checkers, history);
+    findings.push(effects(plan, history));
+    findings
 }
 
 /// A run is vacuous if none of its faults had an effect that could be seen.

@@ -3,7 +3,7 @@
 use super::http::{Call, Lost, send};
 use crate::model::manifest::{self, Manifest, crc32c};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -53,11 +53,7 @@ impl Storage {
 
     async fn get(&self, path: &str) -> Got {
         match self {
-            Self::Directory(root) => match tokio::fs::read(root.join(path)).await {
-                Ok(bytes) => Got::Bytes(bytes),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Got::Missing,
-                Err(error) => Got::Unavailable(error.to_string()),
-            },
+            Self::Directory(root) => get_file(root, path).await,
             Self::Server { at, prefix } => {
                 let key = format!("{prefix}/{path}");
                 match send(*at, &Call::get(&key), DEADLINE).await {
@@ -94,5 +90,39 @@ impl Storage {
             }
         }
         Fetched::Whole(manifest)
+    }
+}
+
+/// A disk that is being mounted again after a loss of power shows an empty directory: a file is missing only if the
+/// root is there before and after it was looked for.
+async fn get_file(root: &Path, path: &str) -> Got {
+    for _ in 0..2 {
+        let there = tokio::fs::try_exists(root).await.unwrap_or(false);
+        match tokio::fs::read(root.join(path)).await {
+            Ok(bytes) => return Got::Bytes(bytes),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Got::Unavailable(error.to_string());
+            }
+            Err(_) if there && tokio::fs::try_exists(root).await.unwrap_or(false) => return Got::Missing,
+            Err(_) => {}
+        }
+    }
+    Got::Unavailable(format!("{} is not there", root.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn without_its_root_nothing_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("snapshots");
+        assert!(matches!(get_file(&root, "a").await, Got::Unavailable(_)));
+        std::fs::create_dir(&root).unwrap();
+        assert!(matches!(get_file(&root, "a").await, Got::Missing));
+        std::fs::write(root.join("a"), b"x").unwrap();
+        assert!(matches!(get_file(&root, "a").await, Got::Bytes(bytes) if bytes == b"x"));
     }
 }

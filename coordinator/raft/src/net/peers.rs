@@ -75,8 +75,12 @@ impl Peers {
 
     /// Holds heartbeats back, or no longer: see [`crate::leadership`].
     pub(crate) fn be_quiet(&self, quiet: bool) {
-        if self.quiet.swap(quiet, Ordering::Relaxed) != quiet {
-            tracing::warn!(quiet, "no quorum has answered this leader for long");
+        match (self.quiet.swap(quiet, Ordering::Relaxed), quiet) {
+            (false, true) => {
+                tracing::warn!("no quorum has answered this leader for long: it sends no heartbeats for a while");
+            }
+            (true, false) => tracing::info!("heartbeats go out again"),
+            _ => {}
         }
     }
 

@@ -2,7 +2,6 @@
 
 use super::Scene;
 use crate::live::{LiveTask, LiveTasks, tasks_from_log};
-use holdfast_common::VertexId;
 use holdfast_dataflow::graph::{JobGraph, Vertex};
 use holdfast_machine::state::{Job, JobStatus};
 use holdfast_proto::control::{TaskReport, TaskStatus};
@@ -332,6 +331,7 @@ mod tests {
     use super::super::fixture;
     use super::*;
     use crate::live::LiveView;
+    use holdfast_common::VertexId;
 
     #[test]
     fn a_running_vertex_sums_its_subtasks() {
