@@ -77,7 +77,9 @@ impl Peers {
     pub(crate) fn be_quiet(&self, quiet: bool) {
         match (self.quiet.swap(quiet, Ordering::Relaxed), quiet) {
             (false, true) => {
-                tracing::warn!("no quorum has answered this leader for long: it sends no heartbeats for a while");
+                tracing::warn!(
+                    "no quorum has answered this leader for long: it sends no heartbeats for a while"
+                );
             }
             (true, false) => tracing::info!("heartbeats go out again"),
             _ => {}
