@@ -17,7 +17,7 @@ enum Applied {
     Proposal(u64, Arc<Proposal>),
     Skip(u64),
     /// Of the seeded bug [`bugs::APPLY_TWICE`].
-    Again(u64, Proposal),
+    Again(u64, Box<Proposal>),
 }
 
 /// The writer's end.
@@ -88,7 +88,7 @@ impl Replica {
         let state = self.writable();
         state.applied = index.saturating_sub(1);
         state.apply(index, &again);
-        self.batch.push(Applied::Again(index, again));
+        self.batch.push(Applied::Again(index, Box::new(again)));
     }
 
     /// Everything that was committed before a restart comes in the first batches.
