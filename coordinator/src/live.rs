@@ -4,6 +4,7 @@
 //! its end goes into the log, so that it outlives the leader.
 
 use holdfast_common::clock::UnixMillis;
+use holdfast_common::limits::LAST_REPORTS_BYTES_MAX;
 use holdfast_common::{AttemptId, CheckpointId, Incarnation, JobId, LeaderEpoch, VertexId};
 use holdfast_proto::control::{LastReport, LastReports, TaskReport};
 use prost::Message;
@@ -48,7 +49,8 @@ pub struct LiveJob {
 /// Subtasks by vertex and index.
 pub type LiveTasks = BTreeMap<(VertexId, u32), LiveTask>;
 
-/// As the log keeps them once the job has ended.
+/// As the log keeps them once the job has ended: all of them, or none if they are more than
+/// [`LAST_REPORTS_BYTES_MAX`], since an entry of the log has its limit.
 #[must_use]
 pub fn tasks_to_log(tasks: &LiveTasks) -> Bytes {
     let tasks = tasks.values().map(|task| LastReport {
@@ -58,7 +60,10 @@ pub fn tasks_to_log(tasks: &LiveTasks) -> Bytes {
     let reports = LastReports {
         tasks: tasks.collect(),
     };
-    reports.encode_to_vec().into()
+    match reports.encoded_len() {
+        0..=LAST_REPORTS_BYTES_MAX => reports.encode_to_vec().into(),
+        _ => Bytes::new(),
+    }
 }
 
 /// What the log has kept. Nothing else depends on it, so that what cannot be read is only not shown.
@@ -124,6 +129,8 @@ mod tests {
         };
         let tasks: LiveTasks = [task(0, 0), task(0, 1), task(3, 0)].into();
         assert_eq!(tasks_from_log(&tasks_to_log(&tasks)), tasks);
+        let many: LiveTasks = (0..20_000).map(|subtask| task(0, subtask)).collect();
+        assert_eq!(tasks_to_log(&many), Bytes::new());
         assert_eq!(tasks_from_log(&Bytes::new()), LiveTasks::new());
         assert_eq!(
             tasks_from_log(&Bytes::from_static(b"no message")),

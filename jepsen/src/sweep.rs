@@ -21,7 +21,7 @@ const DELAY_MS: u64 = 3_000;
 /// Which passage fires.
 const HITS: [u64; 3] = [1, 2, 5];
 /// Parts of the names of points that a process passes once, or a few times in a run: they fire at the first passage.
-const RARE: [&str; 10] = [
+const RARE: [&str; 11] = [
     "bootstrap",
     "register",
     "claim",
@@ -32,6 +32,7 @@ const RARE: [&str; 10] = [
     "vote.answer",
     "welcome",
     "restore",
+    "reattach",
 ];
 
 /// A point and what happens there.
