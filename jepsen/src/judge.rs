@@ -2,9 +2,9 @@
 //! the runs that there are.
 
 use crate::cli::word;
-use crate::history::{Event, Verdict};
+use crate::history::{Checker, Event, Finding, Verdict};
 use crate::plan::Plan;
-use crate::{check, runner, workload};
+use crate::{check, workload};
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -49,7 +49,7 @@ fn judge_one(dir: &Path) -> Result<(Verdict, Verdict)> {
         let workload = workload::by_name(name, plan.seed).with_context(|| format!("no workload '{name}'"))?;
         checkers.extend(workload.checkers());
     }
-    let findings = runner::judge(&plan, &history, checkers);
+    let findings = findings(&plan, &history, checkers);
     let now = match info["harness_error"].is_null() {
         true => check::overall(&findings),
         false => Verdict::Unknown,
@@ -81,4 +81,57 @@ fn read(path: &Path) -> Result<Vec<Event>> {
     }
     events.sort_by_key(|event: &Event| event.t);
     Ok(events)
+}
+
+/// What all checkers find in a history: those of its workloads, the general ones, and whether faults had effects.
+pub(crate) fn findings(plan: &Plan, history: &[Event], of_workloads: Vec<Box<dyn Checker>>) -> Vec<Finding> {
+    let mut checkers = check::general();
+    checkers.extend(of_workloads);
+    let mut findings = check::run(&checkers, history);
+    findings.push(effects(plan, history));
+    findings
+}
+
+/// A run is vacuous if none of its faults had an effect that could be seen.
+fn effects(plan: &Plan, history: &[Event]) -> Finding {
+    let mut finding = Finding {
+        checker: "effects".into(),
+        verdict: Verdict::Valid,
+        summary: String::new(),
+        counts: std::collections::BTreeMap::new(),
+        evidence: Vec::new(),
+    };
+    let mut add = |name: &str| *finding.counts.entry(name.to_owned()).or_default() += 1;
+    for event in history.iter().filter(|e| e.workload == "nemesis") {
+        match (event.text("phase"), event.text("outcome")) {
+            (Some("heal"), _) => match event.value.get("effect").and_then(serde_json::Value::as_bool) {
+                Some(true) => add("with effect"),
+                Some(false) => {
+                    add("without effect");
+                    finding.evidence.push(format!("{} had no effect", event.f));
+                }
+                None => add("effect not visible"),
+            },
+            (None, Some(outcome)) => {
+                add(outcome);
+                if outcome != "installed" {
+                    let reason = event.error.clone().unwrap_or_default();
+                    finding
+                        .evidence
+                        .push(format!("{} was {outcome}: {reason}", event.f));
+                }
+            }
+            _ => {}
+        }
+    }
+    let count = |name: &str| finding.counts.get(name).copied().unwrap_or(0);
+    let bit = count("with effect") + count("effect not visible");
+    if !plan.steps.is_empty() && bit == 0 {
+        finding.verdict = Verdict::Unknown;
+    }
+    let (installed, skipped) = (count("installed"), count("skipped"));
+    finding.summary = format!(
+        "{installed} faults installed, {bit} of them with effect or none to be seen, {skipped} skipped"
+    );
+    finding
 }

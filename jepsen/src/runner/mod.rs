@@ -14,6 +14,7 @@ use crate::env::preflight::Preflight;
 use crate::env::{Env, Role};
 use crate::fault::Nemesis;
 use crate::history::{Checker, Event, Finding, Verdict};
+use crate::judge;
 use crate::plan::Plan;
 use crate::report;
 use crate::workload::{self, Workload};
@@ -194,7 +195,7 @@ impl Runner {
         }
         // A broken history is still worth judging: what it shows to be broken is broken.
         let checkers = std::mem::take(&mut material.checkers);
-        let findings = judge(plan, &material.history, checkers);
+        let findings = judge::findings(plan, &material.history, checkers);
         info.verdict = verdict(&findings, info.harness_error.as_deref());
         info.duration_ms = began.elapsed().as_millis() as u64;
         std::fs::write(dir.join("findings.json"), serde_json::to_vec_pretty(&findings)?)?;
@@ -439,59 +440,6 @@ fn world_spec(env: &Env, plan: &Plan) -> WorldSpec {
         checkpoint_ms: plan.swarm.checkpoint_ms,
         slots: plan.swarm.workers * plan.swarm.slots,
     }
-}
-
-/// What all checkers find in a history: those of its workloads, the general ones, and whether faults had effects.
-pub(crate) fn judge(plan: &Plan, history: &[Event], of_workloads: Vec<Box<dyn Checker>>) -> Vec<Finding> {
-    let mut checkers = check::general();
-    checkers.extend(of_workloads);
-    let mut findings = check::run(&checkers, history);
-    findings.push(effects(plan, history));
-    findings
-}
-
-/// A run is vacuous if none of its faults had an effect that could be seen.
-fn effects(plan: &Plan, history: &[Event]) -> Finding {
-    let mut finding = Finding {
-        checker: "effects".into(),
-        verdict: Verdict::Valid,
-        summary: String::new(),
-        counts: std::collections::BTreeMap::new(),
-        evidence: Vec::new(),
-    };
-    let mut add = |name: &str| *finding.counts.entry(name.to_owned()).or_default() += 1;
-    for event in history.iter().filter(|e| e.workload == "nemesis") {
-        match (event.text("phase"), event.text("outcome")) {
-            (Some("heal"), _) => match event.value.get("effect").and_then(serde_json::Value::as_bool) {
-                Some(true) => add("with effect"),
-                Some(false) => {
-                    add("without effect");
-                    finding.evidence.push(format!("{} had no effect", event.f));
-                }
-                None => add("effect not visible"),
-            },
-            (None, Some(outcome)) => {
-                add(outcome);
-                if outcome != "installed" {
-                    let reason = event.error.clone().unwrap_or_default();
-                    finding
-                        .evidence
-                        .push(format!("{} was {outcome}: {reason}", event.f));
-                }
-            }
-            _ => {}
-        }
-    }
-    let count = |name: &str| finding.counts.get(name).copied().unwrap_or(0);
-    let bit = count("with effect") + count("effect not visible");
-    if !plan.steps.is_empty() && bit == 0 {
-        finding.verdict = Verdict::Unknown;
-    }
-    let (installed, skipped) = (count("installed"), count("skipped"));
-    finding.summary = format!(
-        "{installed} faults installed, {bit} of them with effect or none to be seen, {skipped} skipped"
-    );
-    finding
 }
 
 /// A broken promise stays broken whatever else failed, unless the harness failed: then nobody knows.
