@@ -245,6 +245,7 @@ impl Core {
                 if sequence.is_multiple_of(STALE_LOOK)
                     && let Some(entry) = self.registry.get(worker).cloned()
                 {
+                    self.ensure_registered(state, &entry, out);
                     self.cancel_stale(state, &entry, session, out);
                 }
                 out.push(Effect::Send {

@@ -33,10 +33,6 @@ impl Core {
                 heartbeat_timeout_ms: self.config.heartbeat_timeout_ms,
             })),
         });
-        let known = state.workers.get(&entry.resource_id);
-        let logged = known.is_some_and(|w| {
-            w.incarnation == worker && w.data_addr == entry.data_addr && w.slots == entry.slots
-        });
         self.note(
             out,
             Level::Info,
@@ -45,13 +41,20 @@ impl Core {
                 entry.resource_id, entry.slots, entry.data_addr
             ),
         );
-        if !logged {
-            self.register_worker(&entry, out);
-        }
+        self.ensure_registered(state, &entry, out);
         self.cancel_stale(state, &entry, session, out);
     }
 
-    fn register_worker(&mut self, entry: &Entry, out: &mut Vec<Effect>) {
+    /// Registers a worker in the log unless it is there. It may have come back while its removal was on its way into the
+    /// log, or its registration may have been lost: so this is asked again for as long as it is attached.
+    pub(super) fn ensure_registered(&mut self, state: &State, entry: &Entry, out: &mut Vec<Effect>) {
+        let known = state.workers.get(&entry.resource_id);
+        let logged = known.is_some_and(|w| {
+            w.incarnation == entry.incarnation && w.data_addr == entry.data_addr && w.slots == entry.slots
+        });
+        if logged {
+            return;
+        }
         let ticket = self.tickets.issue(None, Purpose::Worker);
         out.push(Effect::Propose {
             ticket,

@@ -124,6 +124,12 @@ pub fn child_main() -> bool {
         trace: parts.next() == Some("true"),
     };
     determinism::enable(seed);
+    if options.trace && std::env::var_os("RUST_LOG").is_some() {
+        // What the product itself says, between the simulator's events.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let log = tracing_subscriber::fmt().with_env_filter(filter).without_time();
+        log.with_ansi(false).with_writer(std::io::stderr).init();
+    }
     std::thread::spawn(move || watch_time(seed));
     // Hash keys are drawn once per thread: this one has drawn some already.
     let lived = std::thread::spawn(move || in_own_dir(seed, &options)).join();
