@@ -104,7 +104,7 @@ pub struct Nemesis {
 }
 
 impl Nemesis {
-    /// Makes ready, before anything has started: whoever is to lose power at a point may come to it at once.
+    /// Makes ready, before the cluster is: whoever is to lose power at a point may come to it at once.
     ///
     /// # Errors
     /// If a thread cannot be started.
