@@ -10,4 +10,5 @@ mod options;
 mod plain;
 mod registry;
 
+pub use file::is_result_of;
 pub use registry::{registry, registry_with};

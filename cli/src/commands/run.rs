@@ -114,7 +114,7 @@ pub async fn run(args: &RunArgs) -> Result<Exit, Failure> {
     if ends.iter().all(|e| e.state == "FINISHED") {
         // Where the results lie is known from the plan; without one (another build's script) there is nothing to show.
         if let Ok(explained) = super::explain::planned_here(&args.file, &sql) {
-            results::show(&explained.sinks);
+            results::show(&explained.sinks, &job.id);
         }
     }
     Ok(follow::exit_of(&ends))

@@ -165,12 +165,12 @@ async fn use_cluster(dir: &Path, running: &Running, scripts: &[Script]) -> Resul
         failure = broken(given_up) => return Err(failure),
     };
     follow::report(&client, &ends).await;
-    for (script, _) in scripts
+    for (script, end) in scripts
         .iter()
         .zip(&ends)
         .filter(|(_, end)| end.state == "FINISHED")
     {
-        results::show(&script.sinks);
+        results::show(&script.sinks, &end.id);
     }
     Ok(follow::exit_of(&ends))
 }

@@ -10,6 +10,7 @@ mod reader;
 mod source;
 mod stream;
 
+pub use names::is_result_of;
 pub(crate) use source::FileSource;
 
 use crate::format::{self, Format};

@@ -15,6 +15,14 @@ pub(super) fn short_job(job: JobId) -> String {
     job.to_string()[..8].to_owned()
 }
 
+/// Whether a visible file's name says that this job wrote it.
+#[must_use]
+pub fn is_result_of(name: &str, job: JobId) -> bool {
+    name.strip_prefix("part-")
+        .and_then(|rest| rest.strip_prefix(short_job(job).as_str()))
+        .is_some_and(|rest| rest.starts_with('-'))
+}
+
 /// Eight hexadecimal digits for a sink's uid, whatever it is made of.
 pub(super) fn short_uid(uid: &str) -> String {
     format!("{:08x}", xxhash_rust::xxh3::xxh3_64(uid.as_bytes()) >> 32)

@@ -22,7 +22,6 @@ use holdfast_runtime::{Bound, BoxFuture, Listener};
 use openraft::SnapshotPolicy;
 use openraft::{Config, LogIdOptionExt, StepDownPolicy};
 use parking_lot::Mutex;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -31,14 +30,6 @@ use tonic::transport::server::TcpIncoming;
 /// Consensus, its network and its timers: two threads that nothing else runs on.
 const THREADS: usize = 2;
 
-/// By how much the kernel may let these threads sleep on. By default it is 50 microseconds, which the log's writer, that
-/// waits for company for less, would add to every commit. Threads that a thread starts inherit it.
-const TIMER_SLACK: NonZeroU64 = NonZeroU64::MIN.saturating_add(999);
-
-fn sharpen_timers() {
-    // A system that does not know it commits a little later.
-    let _ = rustix::thread::set_current_timer_slack(Some(TIMER_SLACK));
-}
 /// Entries kept behind a snapshot, so that a follower that was away shortly needs no snapshot.
 const KEPT_BEHIND_SNAPSHOT: u64 = 4096;
 /// The server pings connections that are silent for this long.
@@ -117,7 +108,6 @@ impl RaftNode {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("raft")
-            .on_thread_start(sharpen_timers)
             .enable_all()
             .build()
             .map_err(|error| StartError::Setup(format!("no runtime: {error}")))?;

@@ -1,5 +1,6 @@
 //! openraft's messages on their way out.
 
+use super::piggyback::Piggyback;
 use super::{Lane, Peers};
 use crate::api::RaftConfig;
 use crate::codec::{
@@ -201,7 +202,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
                     "held back, as no quorum answers",
                 )));
             }
-            let input = futures::stream::iter([first]).chain(input);
+            let input = futures::stream::iter([first]).chain(Piggyback::new(input));
             let mut client = self.client()?;
             let sent = Arc::new(AtomicU64::new(0));
             let requests = outgoing(input, self.caller(), self.lane, Arc::clone(&sent));

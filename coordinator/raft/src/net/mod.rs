@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod peers;
+mod piggyback;
 pub(crate) mod server;
 
 pub(crate) use client::NetworkFactory;

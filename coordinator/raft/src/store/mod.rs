@@ -14,6 +14,7 @@
 mod flusher;
 #[cfg(any(feature = "rocksdb", feature = "sled"))]
 mod frame;
+mod group;
 #[cfg(any(feature = "rocksdb", feature = "sled"))]
 mod kv;
 mod raft_log;

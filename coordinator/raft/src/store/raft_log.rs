@@ -1,10 +1,12 @@
-//! The default log store: the `raft-log` crate, a chunked write-ahead log with one fdatasync for many writers.
+//! The default log store: the `raft-log` crate, a chunked write-ahead log. One fdatasync serves many writers, see
+//! [`super::group`]: `raft-log` would gather them by waiting for a while before each sync, which a lone writer pays for.
 //!
 //! Every field that we encode begins with a tag of its own and carries a checksum of its length, so that a flipped bit
 //! shows as damage. Without them a damaged length would look like the incomplete record that a crash leaves at the
 //! end, and `raft-log` would drop it together with everything behind it.
 
-use super::{Attempts, Bounds, ByteBudget, Flushed, LogBackend, entry_bytes};
+use super::group::Group;
+use super::{Attempts, Bounds, ByteBudget, Flushed, LogBackend, WRITER_GONE, entry_bytes};
 use crate::codec::{payload_from, payload_to};
 use crate::types::{Entry, LeaderId, LogId, Payload, Vote};
 use codeq::{Decode, Encode};
@@ -20,8 +22,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the writer waits for company before it syncs. Zero would turn batching off.
-const FLUSH_BATCH_WAIT: Duration = Duration::from_micros(20);
+/// `raft-log` would hold a writer up for as long as this much waits for its thread, and that thread asks for the next sync
+/// itself. So it is never reached: [`Group`] holds writers up long before.
+const QUEUE_BYTES_MAX: usize = 1 << 40;
 /// A chunk is deleted as a whole once all of it is purged; the open one stays in memory.
 /// Small in tests, so that they see many.
 const CHUNK_BYTES: usize = if cfg!(test) { 64 << 10 } else { 16 << 20 };
@@ -175,8 +178,13 @@ impl Decode for DiskPayload {
 }
 
 /// The log in one directory.
-pub(super) struct RaftLogBackend {
-    log: Mutex<RaftLog<Types>>,
+pub(super) struct RaftLogBackend(Arc<Shared>);
+
+struct Shared {
+    /// `None` once it is being closed.
+    log: Mutex<Option<RaftLog<Types>>>,
+    /// Never held while something is asked of the log.
+    group: Group,
     attempts: Attempts,
 }
 
@@ -187,21 +195,93 @@ impl RaftLogBackend {
             io::Error::new(io::ErrorKind::InvalidInput, text)
         })?;
         let mut config = Config::new(path);
-        config.wal.flush_batch_wait = Some(FLUSH_BATCH_WAIT);
+        config.wal.flush_batch_wait = Some(Duration::ZERO);
+        config.wal.flush_queue_max_bytes = Some(QUEUE_BYTES_MAX);
         config.wal.chunk_max_size = Some(CHUNK_BYTES);
         config.wal.read_buffer_size = Some(READ_BUFFER_BYTES);
         config.log_cache_capacity = Some(CACHE_BYTES);
         config.log_cache_max_items = Some(CACHE_ITEMS);
-        Ok(Self {
-            log: Mutex::new(open_log(&Arc::new(config), dir)?),
+        Ok(Self(Arc::new(Shared {
+            log: Mutex::new(Some(open_log(&Arc::new(config), dir)?)),
+            group: Group::default(),
             attempts: Attempts::default(),
+        })))
+    }
+}
+
+impl Drop for RaftLogBackend {
+    fn drop(&mut self) {
+        // Whoever waits is told first: nothing of that comes after the close.
+        while self.0.group.is_busy() {
+            self.0.sync_if_due();
+            self.0.group.wait_for_end();
+        }
+        // Closing waits for the writer's thread, which must not be the one that closes.
+        let log = self.0.log.lock().take();
+        drop(log);
+    }
+}
+
+impl Shared {
+    /// Does something with the log, begins a sync that it asked for, and afterwards what others asked for meanwhile.
+    fn with<T>(self: &Arc<Self>, act: impl FnOnce(&mut RaftLog<Types>) -> io::Result<T>) -> io::Result<T> {
+        let result = {
+            let mut log = self.log.lock();
+            let result = match log.as_mut() {
+                Some(log) => act(log),
+                None => Err(io::Error::other(WRITER_GONE)),
+            };
+            self.begin_sync(log.as_mut());
+            result
+        };
+        self.sync_if_due();
+        result
+    }
+
+    /// Writes. Some of that happens on this thread: a new file, a closed one. `raft-log` would go on after a failure
+    /// there.
+    fn write(
+        self: &Arc<Self>,
+        flushed: Option<Flushed>,
+        sync: bool,
+        bytes: usize,
+        act: impl FnOnce(&mut RaftLog<Types>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.group.wait_for_room();
+        self.with(|log| {
+            self.attempts.attempt(|| act(log))?;
+            self.group.ask(flushed, sync, bytes);
+            Ok(())
         })
     }
 
-    /// Some of a write happens on this thread: a new file, a closed one. `raft-log` would go on after a failure there.
-    fn write(&self, act: impl FnOnce(&mut RaftLog<Types>) -> io::Result<()>) -> io::Result<()> {
-        let mut log = self.log.lock();
-        self.attempts.attempt(|| act(&mut log))
+    /// Begins a sync if one is due and the log is free. If it is not, whoever uses it does this afterwards: nobody waits
+    /// for it here, on the writer's thread least of all, for which others may be waiting.
+    fn sync_if_due(self: &Arc<Self>) {
+        while self.group.is_due() {
+            let Some(mut log) = self.log.try_lock() else {
+                return;
+            };
+            self.begin_sync(log.as_mut());
+        }
+    }
+
+    fn begin_sync(self: &Arc<Self>, log: Option<&mut RaftLog<Types>>) {
+        let Some(batch) = self.group.begin() else { return };
+        let Some(log) = log else {
+            return self.group.ended();
+        };
+        let sync = batch.sync;
+        let shared = Arc::downgrade(self);
+        let flushed = Flushed::new(move |result| {
+            batch.tell(&result);
+            if let Some(shared) = shared.upgrade() {
+                shared.group.ended();
+                shared.sync_if_due();
+            }
+        });
+        // A failure is told to all that wait, when the callback is dropped.
+        let _ = self.attempts.attempt(|| log.flush(sync, Some(flushed)));
     }
 }
 
@@ -239,75 +319,78 @@ fn sync_appended() -> bool {
 
 impl LogBackend for RaftLogBackend {
     fn bounds(&self) -> io::Result<Bounds> {
-        let log = self.log.lock();
-        let state = log.log_state();
-        Ok(Bounds {
-            purged: state.purged().map(|id| id.0),
-            last: state.last().map(|id| id.0),
+        self.0.with(|log| {
+            let state = log.log_state();
+            Ok(Bounds {
+                purged: state.purged().map(|id| id.0),
+                last: state.last().map(|id| id.0),
+            })
         })
     }
 
     fn vote(&self) -> io::Result<Option<Vote>> {
-        Ok(self.log.lock().log_state().vote().map(|vote| vote.0))
+        self.0.with(|log| Ok(log.log_state().vote().map(|vote| vote.0)))
     }
 
     fn committed(&self) -> io::Result<Option<LogId>> {
-        Ok(self.log.lock().log_state().committed().map(|id| id.0))
+        self.0.with(|log| Ok(log.log_state().committed().map(|id| id.0)))
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        let log = self.log.lock();
-        let mut budget = ByteBudget::new(bytes_max);
-        let mut entries = Vec::new();
-        for read in log.read(range.start, range.end) {
-            let (id, payload) = read?;
-            let entry = Entry {
-                log_id: id.0,
-                payload: payload.0,
-            };
-            if !budget.take(entry_bytes(&entry)) {
-                break;
+        self.0.with(|log| {
+            let mut budget = ByteBudget::new(bytes_max);
+            let mut entries = Vec::new();
+            for read in log.read(range.start, range.end) {
+                let (id, payload) = read?;
+                let entry = Entry {
+                    log_id: id.0,
+                    payload: payload.0,
+                };
+                if !budget.take(entry_bytes(&entry)) {
+                    break;
+                }
+                entries.push(entry);
             }
-            entries.push(entry);
-        }
-        Ok(entries)
+            Ok(entries)
+        })
     }
 
     fn append(&self, entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
+        let bytes = entries.iter().map(entry_bytes).sum();
         let entries = entries
             .into_iter()
             .map(|e| (DiskLogId(e.log_id), DiskPayload(e.payload)));
-        self.write(|log| {
-            log.append(entries)?;
-            log.flush(sync_appended(), Some(flushed))
+        self.0.write(Some(flushed), sync_appended(), bytes, |log| {
+            log.append(entries).map(drop)
         })
     }
 
     fn save_vote(&self, vote: Vote, flushed: Flushed) -> io::Result<()> {
-        self.write(|log| {
-            log.save_vote(DiskVote(vote))?;
-            log.flush(true, Some(flushed))
+        self.0.write(Some(flushed), true, 0, |log| {
+            log.save_vote(DiskVote(vote)).map(drop)
         })
     }
 
     fn save_committed(&self, committed: LogId) -> io::Result<()> {
         // It goes to the disk together with the next write: nobody waits for it, and a write of its own, with its
         // wake-up of the writer, would stand before the entries that somebody does wait for.
-        self.write(|log| log.commit(DiskLogId(committed)).map(drop))
+        self.0.with(|log| {
+            self.0
+                .attempts
+                .attempt(|| log.commit(DiskLogId(committed)).map(drop))
+        })
     }
 
     fn truncate_after(&self, last: Option<LogId>, flushed: Flushed) -> io::Result<()> {
-        self.write(|log| {
-            log.truncate(last.next_index())?;
-            log.flush(true, Some(flushed))
+        self.0.write(Some(flushed), true, 0, |log| {
+            log.truncate(last.next_index()).map(drop)
         })
     }
 
     fn purge(&self, upto: LogId) -> io::Result<()> {
-        self.write(|log| {
-            log.purge(DiskLogId(upto))?;
-            // Only a synced purge deletes chunks; nobody waits for it.
-            log.flush(sync_appended(), None)
+        // Only a synced purge deletes chunks; nobody waits for it.
+        self.0.write(None, sync_appended(), 0, |log| {
+            log.purge(DiskLogId(upto)).map(drop)
         })
     }
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod fakes;
 mod random;
+mod returning;
 mod runtime;
 mod scenarios;
 mod sweeps;
