@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 
 /// How long a message without entries waits for some. Followers apply by so much later when nothing follows; nobody waits
 /// for them.
-const WAIT: Duration = Duration::from_millis(2);
+const WAIT: Duration = Duration::from_millis(10);
 
 type Request = AppendEntriesRequest<TypeConfig>;
 
