@@ -105,11 +105,15 @@ impl Results {
         self.entries.iter().find(|e| e.system == system && e.case == case)
     }
 
-    /// Takes an entry in the place of an older one.
+    /// Takes an entry in the place of an older one; they stand in the plan's order, whenever each was measured.
     pub fn put(&mut self, entry: Entry) {
         self.entries
             .retain(|e| (&e.system, &e.case) != (&entry.system, &entry.case));
         self.entries.push(entry);
+        self.entries.sort_by_key(|e| {
+            PLAN.iter()
+                .position(|planned| *planned == (e.system.as_str(), e.case.as_str()))
+        });
     }
 }
 
