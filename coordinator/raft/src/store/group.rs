@@ -17,6 +17,12 @@ struct State {
     next: Batch,
 }
 
+impl State {
+    fn is_full(&self) -> bool {
+        self.bytes_under_way + self.next.bytes >= BYTES_MAX
+    }
+}
+
 /// What one sync serves.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -50,9 +56,7 @@ pub(super) struct Group {
 impl Group {
     /// Holds the caller up for as long as too much waits for the disk.
     pub(super) fn wait_for_room(&self) {
-        let mut state = self.state.lock();
-        self.ended
-            .wait_while(&mut state, |s| s.bytes_under_way + s.next.bytes >= BYTES_MAX);
+        self.ended.wait_while(&mut self.state.lock(), |s| s.is_full());
     }
 
     /// Wants what was written until now, `bytes` of it new, to be handed to the disk, and to be told.
@@ -108,8 +112,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::{Receiver, channel};
-    use std::time::Duration;
 
     fn flushed() -> (Flushed, Receiver<bool>) {
         let (tx, rx) = channel();
@@ -145,16 +149,22 @@ mod tests {
     fn too_much_that_waits_holds_writers_up() {
         let group = Arc::new(Group::default());
         group.wait_for_room();
-        group.ask(None, true, BYTES_MAX);
-        let writer = {
-            let group = Arc::clone(&group);
-            std::thread::spawn(move || group.wait_for_room())
-        };
+        group.ask(None, true, BYTES_MAX - 1);
+        assert!(!group.state.lock().is_full());
+        group.ask(None, true, 1);
         let batch = group.begin().unwrap();
-        std::thread::sleep(Duration::from_millis(20));
-        assert!(!writer.is_finished());
+        assert!(group.state.lock().is_full(), "what is under way counts");
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let writer = {
+            let (group, has_ended) = (Arc::clone(&group), Arc::clone(&has_ended));
+            std::thread::spawn(move || {
+                group.wait_for_room();
+                has_ended.load(Ordering::SeqCst)
+            })
+        };
         batch.tell(&Ok(()));
+        has_ended.store(true, Ordering::SeqCst);
         group.ended();
-        writer.join().unwrap();
+        assert!(writer.join().unwrap(), "it went on before there was room");
     }
 }
