@@ -1,6 +1,6 @@
 //! Open-loop probes of the coordinators' client service: one request every few milliseconds, whatever became of those
 //! before, so that a stall is measured by every request that it delays. A probe behaves as a client that knows all
-//! addresses: it remembers who served it last, and looks at all of them when that one fails.
+//! addresses: it remembers who served it last, goes where that one sends it, and looks at all of them when that fails.
 
 use super::time::Timebase;
 use holdfast_proto::client as pb;
@@ -45,16 +45,28 @@ pub struct Sample {
     pub ok: bool,
 }
 
+/// What became of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Served,
+    /// Refused, and sent to another coordinator.
+    SentTo(usize),
+    Failed,
+}
+
 /// Who serves, as far as a probe knows.
 #[derive(Debug, Clone, Copy)]
 struct Believed {
     leader: Option<usize>,
+    /// Another coordinator said so. Who is sent on twice looks at all of them.
+    hearsay: bool,
     /// Counts the changes, so that an old failure does not spoil a new belief.
     turn: u64,
 }
 
 struct Shared {
     kind: Kind,
+    addresses: Vec<String>,
     clients: Vec<ClientClient<Channel>>,
     believed: watch::Sender<Believed>,
     samples: Mutex<Vec<Sample>>,
@@ -78,9 +90,11 @@ impl Probe {
             addresses.iter().map(|address| client(address)).collect();
         let shared = Arc::new(Shared {
             kind,
+            addresses: addresses.to_vec(),
             clients: clients?,
             believed: watch::Sender::new(Believed {
                 leader: None,
+                hearsay: false,
                 turn: 0,
             }),
             samples: Mutex::new(Vec::new()),
@@ -142,7 +156,7 @@ async fn find(shared: Arc<Shared>) {
             let each = Arc::clone(&shared);
             asked.spawn(async move {
                 loop {
-                    if let Ok(true) = timeout(DEADLINE, each.attempt(index)).await {
+                    if let Ok(Outcome::Served) = timeout(DEADLINE, each.attempt(index)).await {
                         return index;
                     }
                     tokio::time::sleep(LOOK).await;
@@ -150,7 +164,9 @@ async fn find(shared: Arc<Shared>) {
             });
         }
         if let Some(Ok(index)) = asked.join_next().await {
-            shared.believed.send_modify(|b| b.leader = Some(index));
+            shared
+                .believed
+                .send_modify(|b| (b.leader, b.hearsay) = (Some(index), false));
         }
     }
 }
@@ -176,33 +192,40 @@ impl Shared {
             let mut served = timeout(ATTEMPT, &mut attempt).await;
             if served.is_err() {
                 // Others are looked at, but a slow answer is one.
-                self.doubt(now);
+                self.doubt(now, None);
                 served = tokio::select! {
                     served = &mut attempt => Ok(served),
-                    _ = believed.wait_for(|b| b.turn != now.turn && b.leader.is_some()) => Ok(false),
+                    _ = believed.wait_for(|b| b.turn != now.turn && b.leader.is_some()) => Ok(Outcome::Failed),
                 };
             }
-            if served == Ok(true) {
-                return;
+            match served {
+                Ok(Outcome::Served) => return,
+                Ok(Outcome::SentTo(index)) if !now.hearsay => self.doubt(now, Some(index)),
+                _ => self.doubt(now, None),
             }
-            self.doubt(now);
         }
     }
 
-    /// Whoever was believed to serve does not, as far as one request can tell.
-    fn doubt(&self, then: Believed) {
+    /// Whoever was believed to serve does not, as far as one request can tell; another one may have been named instead.
+    fn doubt(&self, then: Believed, instead: Option<usize>) {
         self.believed.send_if_modified(|b| {
             let mine = b.turn == then.turn && b.leader.is_some();
             if mine {
-                b.leader = None;
+                b.leader = instead;
+                b.hearsay = instead.is_some();
                 b.turn += 1;
             }
             mine
         });
     }
 
-    /// One request to one coordinator: whether it was served.
-    async fn attempt(&self, index: usize) -> bool {
+    fn sent_to(&self, other: &pb::NotLeader) -> Outcome {
+        let index = self.addresses.iter().position(|a| *a == other.leader_rpc);
+        index.map_or(Outcome::Failed, Outcome::SentTo)
+    }
+
+    /// One request to one coordinator.
+    async fn attempt(&self, index: usize) -> Outcome {
         let mut client = self.clients[index].clone();
         let key = |n: u64| format!("drill/{}", n % KEYS);
         match self.kind {
@@ -219,22 +242,34 @@ impl Shared {
                     acked_up_to: 0,
                     command: Some(pb::execute_request::Command::KvPut(put)),
                 };
-                let answer = client.execute(request).await;
-                answer.is_ok_and(|a| {
-                    matches!(
-                        a.into_inner().result,
-                        Some(pb::execute_response::Result::Applied(_))
-                    )
-                })
+                use pb::execute_response::Result as Answer;
+                match client
+                    .execute(request)
+                    .await
+                    .ok()
+                    .and_then(|a| a.into_inner().result)
+                {
+                    Some(Answer::Applied(_)) => Outcome::Served,
+                    Some(Answer::NotLeader(other)) => self.sent_to(&other),
+                    _ => Outcome::Failed,
+                }
             }
             Kind::Read => {
                 let request = pb::ReadRequest {
                     key: key(0),
                     consistency: pb::Consistency::Linearizable.into(),
                 };
-                let answer = client.read(request).await;
-                answer
-                    .is_ok_and(|a| matches!(a.into_inner().result, Some(pb::read_response::Result::Value(_))))
+                use pb::read_response::Result as Answer;
+                match client
+                    .read(request)
+                    .await
+                    .ok()
+                    .and_then(|a| a.into_inner().result)
+                {
+                    Some(Answer::Value(_)) => Outcome::Served,
+                    Some(Answer::NotLeader(other)) => self.sent_to(&other),
+                    None => Outcome::Failed,
+                }
             }
         }
     }

@@ -214,7 +214,7 @@ pub(crate) async fn run(core: Weak<Core>) {
 async fn is_member_of_one(core: &Core) -> bool {
     let known = core
         .raft
-        .with_raft_state(|state| is_formed(state.membership_state.effective().membership()));
+        .ask(|raft| raft.with_raft_state(|state| is_formed(state.membership_state.effective().membership())));
     // Consensus that does not answer has failed, and says so elsewhere.
     known.await.unwrap_or(true)
 }
@@ -238,7 +238,7 @@ async fn form(core: &Arc<Core>, dirs: &BTreeMap<u64, DirId>) -> Result<(), Strin
     }
     tracing::info!(members = ?dirs.keys().collect::<Vec<_>>(), "forming the cluster");
     inject::point(points::RAFT_BOOTSTRAP).map_err(|error| error.to_string())?;
-    match core.raft.initialize(members).await {
+    match core.raft.ask(|raft| raft.initialize(members)).await {
         // Somebody else's vote or entry came first: then the cluster is there.
         Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
         Err(error) => return Err(format!("cannot form the cluster: {error}")),

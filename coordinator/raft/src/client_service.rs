@@ -1,13 +1,20 @@
 //! The key-value service on every coordinator's gRPC port, for users, drills and benchmarks.
 
-use crate::api::ProposeError;
+use crate::api::{Applied, Leadership, ProposeError};
 use crate::core::Core;
 use holdfast_common::limits::NAME_BYTES_MAX;
 use holdfast_machine::{Command, Proposal, Rejection, Response as Answer, SessionSeq};
 use holdfast_proto::client as pb;
 use holdfast_proto::client::client_server::Client;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
+
+/// How long a request waits here while nobody is known to lead: about as long as votes take, or a hand-over. In a longer
+/// time without a leader the client had better ask somebody else.
+const WITHOUT_LEADER: Duration = Duration::from_millis(50);
 
 /// The service.
 #[derive(Clone)]
@@ -19,6 +26,32 @@ pub(crate) struct ClientService {
 enum Refusal {
     NotLeader(pb::NotLeader),
     Status(Status),
+}
+
+/// The moment in which nobody is known to lead.
+struct Settling {
+    until: Instant,
+    leadership: watch::Receiver<Leadership>,
+}
+
+impl Settling {
+    fn new(core: &Core) -> Self {
+        Self {
+            until: Instant::now() + WITHOUT_LEADER,
+            leadership: core.leadership.subscribe(),
+        }
+    }
+
+    /// Whether to ask again: nobody was known to lead, by whom the request would have been taken, and now it may be
+    /// different. Whoever is told so was refused: nothing is done twice.
+    async fn has_changed<T>(&mut self, answer: &Result<T, ProposeError>) -> bool {
+        let nobody = matches!(answer, Err(ProposeError::NotLeader { leader: None }));
+        nobody
+            && matches!(
+                timeout_at(self.until, self.leadership.changed()).await,
+                Ok(Ok(()))
+            )
+    }
 }
 
 impl ClientService {
@@ -37,6 +70,26 @@ impl ClientService {
             // May have happened: only a session makes a retry safe.
             ProposeError::Unknown(_) => Refusal::Status(Status::unknown(error.to_string())),
             ProposeError::Stopped(_) => Refusal::Status(Status::unavailable(error.to_string())),
+        }
+    }
+
+    async fn propose(&self, proposal: Proposal) -> Result<Applied, Refusal> {
+        let mut settling = Settling::new(&self.core);
+        loop {
+            let answer = self.core.propose(proposal.clone()).await;
+            if !settling.has_changed(&answer).await {
+                return answer.map_err(|error| self.refusal(&error));
+            }
+        }
+    }
+
+    async fn read_index(&self) -> Result<u64, Refusal> {
+        let mut settling = Settling::new(&self.core);
+        loop {
+            let answer = self.core.read_index().await;
+            if !settling.has_changed(&answer).await {
+                return answer.map_err(|error| self.refusal(&error));
+            }
         }
     }
 
@@ -81,7 +134,7 @@ impl Client for ClientService {
             )));
         }
         let proposal = self.proposal(None, Command::OpenSession { client });
-        let result = match self.core.propose(proposal).await.map_err(|e| self.refusal(&e)) {
+        let result = match self.propose(proposal).await {
             Ok(applied) => match applied.response {
                 Answer::Session(session) => Wire::Session(session),
                 other => return Err(Status::internal(format!("unexpected answer {other:?}"))),
@@ -118,7 +171,7 @@ impl Client for ClientService {
             }
         };
         let proposal = self.proposal(session, command);
-        let result = match self.core.propose(proposal).await.map_err(|e| self.refusal(&e)) {
+        let result = match self.propose(proposal).await {
             Ok(applied) => match applied.response {
                 Answer::Rejected(rejection) => Wire::Rejected(rejected(&rejection)),
                 Answer::Kv(entry) => Wire::Applied(pb::Applied {
@@ -142,7 +195,7 @@ impl Client for ClientService {
         let consistency = pb::Consistency::try_from(request.consistency)
             .map_err(|_| Status::invalid_argument("this version does not know that consistency"))?;
         if consistency == pb::Consistency::Linearizable {
-            match self.core.read_index().await.map_err(|e| self.refusal(&e)) {
+            match self.read_index().await {
                 Ok(_) => {}
                 Err(Refusal::NotLeader(not_leader)) => {
                     let result = Some(Wire::NotLeader(not_leader));
@@ -162,5 +215,38 @@ impl Client for ClientService {
         Ok(Response::new(pb::ReadResponse {
             result: Some(Wire::Value(value)),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster_for_tests::Cluster;
+    use holdfast_common::NodeId;
+
+    #[tokio::test]
+    async fn a_request_waits_for_a_leader_that_is_about_to_be_known() {
+        let cluster = Cluster::start(1).await;
+        let core = &cluster.node(cluster.leader().await).core;
+        let nobody: Result<(), _> = Err(ProposeError::NotLeader { leader: None });
+        let mut settling = Settling::new(core);
+        core.leadership.send_modify(|_| {});
+        assert!(settling.has_changed(&nobody).await);
+
+        // Who is sent elsewhere goes at once, even if something has changed.
+        let mut settling = Settling::new(core);
+        core.leadership.send_modify(|_| {});
+        let leader = Some(NodeId(2));
+        let elsewhere: Result<(), _> = Err(ProposeError::NotLeader { leader });
+        assert!(!settling.has_changed(&elsewhere).await);
+        assert!(!settling.has_changed(&Ok(())).await);
+
+        // Not for ever: neither without a change, nor with one after another.
+        let mut settling = Settling::new(core);
+        assert!(!settling.has_changed(&nobody).await);
+        assert!(settling.until <= Instant::now());
+        core.leadership.send_modify(|_| {});
+        assert!(!settling.has_changed(&nobody).await);
+        cluster.stop().await;
     }
 }

@@ -3,15 +3,15 @@
 
 use crate::api::{Leadership, MemberAddr, ProposeError, RaftConfig};
 use crate::codec::dir_to;
+use crate::consensus::Consensus;
 use crate::fsm::View;
 use crate::identity::Identity;
 use crate::net::Peers;
-use crate::types::{DirId, Membership, Metrics, NodeInfo, Raft, TypeConfig};
+use crate::types::{DirId, Membership, Metrics, NodeInfo, TypeConfig};
 use holdfast_common::NodeId;
 use holdfast_common::clock::{SharedClock, SharedRandom};
 use holdfast_common::limits::PROPOSALS_PENDING_MAX;
 use holdfast_proto::raft::Caller;
-use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;
 use parking_lot::Mutex;
 use prost::bytes::Bytes;
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 /// Shared by handles, tasks and services.
 pub(crate) struct Core {
     pub(crate) config: Arc<RaftConfig>,
-    pub(crate) raft: Raft,
+    pub(crate) raft: Consensus,
     pub(crate) view: View,
     pub(crate) identity: Arc<Identity>,
     pub(crate) peers: Arc<Peers>,
@@ -49,7 +49,7 @@ impl Core {
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
         config: Arc<RaftConfig>,
-        raft: Raft,
+        raft: Consensus,
         view: View,
         identity: Arc<Identity>,
         peers: Arc<Peers>,
@@ -90,9 +90,9 @@ impl Core {
         }
     }
 
-    /// openraft's view; copied, since holding it would block consensus.
+    /// openraft's view.
     pub(crate) fn raft_metrics(&self) -> Metrics {
-        self.raft.metrics().borrow_watched().clone()
+        self.raft.metrics()
     }
 
     /// Notes the first reason why the process must end. Whoever finds it finds that this coordinator does not lead.
@@ -125,8 +125,7 @@ impl Core {
         if let Some(reason) = self.fatal.get() {
             return Some(reason.clone());
         }
-        let running = self.raft.metrics().borrow_watched().running_state.clone();
-        let reason = describe(&running.err()?);
+        let reason = describe(&self.raft.stopped()?);
         self.fail(reason.clone());
         Some(self.fatal.get().cloned().unwrap_or(reason))
     }

@@ -3,6 +3,7 @@
 //! work on entries, and a restart replays about as much as it loads.
 
 use crate::core::Core;
+use crate::types::Raft;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Notify;
@@ -69,7 +70,8 @@ pub(crate) async fn run(core: Weak<Core>) {
         growth.due.notified().await;
         let Some(core) = core.upgrade() else { return };
         // It fails only when consensus has stopped, which is told elsewhere.
-        if core.raft.trigger().snapshot().await.is_err() {
+        let snapshot = async |raft: &Raft| raft.trigger().snapshot().await;
+        if core.raft.ask(snapshot).await.is_err() {
             return;
         }
     }

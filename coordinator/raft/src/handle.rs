@@ -123,7 +123,7 @@ impl RaftHandle {
                 Err(error) => tracing::info!(%error, "leadership was not handed over"),
             }
         }
-        if tokio::time::timeout(STOP_DEADLINE, self.core.raft.shutdown())
+        if tokio::time::timeout(STOP_DEADLINE, self.core.raft.stop())
             .await
             .is_err()
         {
@@ -177,7 +177,7 @@ impl Core {
     async fn write(&self, command: LogCommand) -> Result<ClientWriteResponse<TypeConfig>, WriteError> {
         let started = Instant::now();
         loop {
-            let written = self.raft.client_write(command.clone()).await;
+            let written = self.raft.ask(|raft| raft.client_write(command.clone())).await;
             let too_early = matches!(
                 &written,
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))
@@ -225,7 +225,9 @@ impl Core {
         if inject::bug(bugs::STALE_READ) {
             return Ok(self.view.state.load().applied);
         }
-        let read = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+        let read = self
+            .raft
+            .ask(|raft| raft.ensure_linearizable(ReadPolicy::ReadIndex));
         let index = match tokio::time::timeout(RPC_DEADLINE, read).await {
             Ok(Ok(read)) => read.log_id().index(),
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {

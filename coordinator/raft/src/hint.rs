@@ -6,6 +6,7 @@
 //! that keeps candidates apart, and replaces it by the candidates' rank.
 
 use crate::core::Core;
+use crate::types::Raft;
 use std::io::ErrorKind;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -126,7 +127,8 @@ async fn campaign(core: &Arc<Core>, dead: u64) {
             tokio::time::sleep(RETRY).await;
             continue;
         }
-        if core.raft.trigger().elect(true).await.is_err() {
+        let elect = async |raft: &Raft| raft.trigger().elect(true).await;
+        if core.raft.ask(elect).await.is_err() {
             return;
         }
         tokio::time::sleep(RETRY).await;

@@ -82,7 +82,7 @@ impl Quiet {
 pub(crate) async fn run(core: Weak<Core>) {
     let (mut metrics, mut leaders, lease) = {
         let Some(core) = core.upgrade() else { return };
-        (core.raft.metrics(), core.raft.server_metrics(), lease(&core))
+        (core.raft.watch(), core.raft.watch_leader(), lease(&core))
     };
     let mut quiet = Quiet::new(lease);
     loop {

@@ -8,6 +8,7 @@ mod api;
 mod bootstrap;
 mod client_service;
 mod codec;
+mod consensus;
 mod core;
 mod digests;
 mod disk;

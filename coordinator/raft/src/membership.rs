@@ -92,7 +92,7 @@ impl Core {
         }
         if membership.get_node(&id.0).is_none() {
             crash_point()?;
-            bounded(self.raft.add_learner(id.0, node, false)).await?;
+            bounded(self.raft.ask(|raft| raft.add_learner(id.0, node, false))).await?;
         }
         self.promote(id.0).await
     }
@@ -145,11 +145,8 @@ impl Core {
                 ))
             })??;
         crash_point()?;
-        bounded(
-            self.raft
-                .change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true),
-        )
-        .await
+        let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+        bounded(self.raft.ask(|raft| raft.change_membership(change, true))).await
     }
 
     fn does_not_answer(&self, id: u64) -> MembershipError {
@@ -177,22 +174,16 @@ impl Core {
         }
         crash_point()?;
         if !voters.contains(&id.0) {
-            return bounded(
-                self.raft
-                    .change_membership(ChangeMembers::RemoveNodes(ids), false),
-            )
-            .await;
+            let change = ChangeMembers::RemoveNodes(ids);
+            return bounded(self.raft.ask(|raft| raft.change_membership(change, false))).await;
         }
         if voters.len() == 1 {
             return Err(MembershipError::Invalid(format!(
                 "coordinator {id} is the last one that votes"
             )));
         }
-        bounded(
-            self.raft
-                .change_membership(ChangeMembers::RemoveVoters(ids), false),
-        )
-        .await
+        let change = ChangeMembers::RemoveVoters(ids);
+        bounded(self.raft.ask(|raft| raft.change_membership(change, false))).await
     }
 
     /// A change needs a majority of those that vote now and of those that vote then, and there is no way back from one
@@ -261,8 +252,7 @@ impl Core {
             })?,
         };
         self.raft
-            .trigger()
-            .transfer_leader(target)
+            .ask(async |raft| raft.trigger().transfer_leader(target).await)
             .await
             .map_err(|fatal| MembershipError::Stopped(describe(&fatal)))?;
         let me = self.id();
@@ -405,7 +395,7 @@ pub(crate) async fn reconcile(core: Weak<Core>) {
         tracing::warn!(voters = ?wanted, "finishing a membership change that was left half done");
         // Whoever leaves the voters stays as a learner: removing it altogether is an operator's word, given again.
         let change = ChangeMembers::ReplaceAllVoters(wanted.clone());
-        if let Err(error) = bounded(core.raft.change_membership(change, true)).await {
+        if let Err(error) = bounded(core.raft.ask(|raft| raft.change_membership(change, true))).await {
             tracing::warn!(%error, "the membership change is not finished yet");
         }
     }

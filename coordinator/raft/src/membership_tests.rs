@@ -70,7 +70,10 @@ async fn a_new_member_that_dies_is_named_soon() {
         dir: cluster.node(new).core.identity.dir(),
         ..NodeInfo::default()
     };
-    core.raft.add_learner(new.0, node, false).await.unwrap();
+    core.raft
+        .ask(|raft| raft.add_learner(new.0, node, false))
+        .await
+        .unwrap();
     cluster.crash(new).await;
     let core = &cluster.node(leader).core;
     let started = super::Instant::now();
@@ -94,7 +97,7 @@ async fn a_change_left_half_done_is_finished() {
     let nodes: BTreeMap<u64, NodeInfo> = membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
     let wanted = BTreeSet::from([leader.0, cluster.others(leader)[0].0]);
     let joint = Membership::new(vec![BTreeSet::from([1, 2, 3]), wanted.clone()], nodes).unwrap();
-    raft.append_membership(joint.clone(), Payload::Membership(joint), [])
+    raft.ask(|raft| raft.append_membership(joint.clone(), Payload::Membership(joint), []))
         .await
         .unwrap();
     wait_until("the second set alone votes", || {

@@ -43,7 +43,7 @@ pub(crate) async fn run(core: Weak<Core>) {
             let gone = known_gone(&core, heard);
             let allow = gone || watch.is_silent(heard, now, &core.random);
             if allowed != Some(allow) {
-                core.raft.runtime_config().elect(allow);
+                core.raft.allow_elections(allow);
                 allowed = Some(allow);
             }
         }

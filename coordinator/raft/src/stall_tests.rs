@@ -1,4 +1,4 @@
-//! Disks that hold every sync up for long: nobody may lose leadership by that.
+//! Disks that hold every sync up for long, by which nobody may lose leadership; and one that fails in the end.
 #![allow(clippy::unwrap_used)]
 
 use crate::api::{LogStoreKind, MemberAddr, RaftConfig, TimingProfile};
@@ -25,6 +25,17 @@ struct Stall(Arc<Mutex<Option<Held>>>);
 impl Stall {
     fn begin(&self) {
         self.0.lock().get_or_insert_default();
+    }
+
+    fn holds(&self) -> bool {
+        self.0.lock().as_ref().is_some_and(|held| !held.is_empty())
+    }
+
+    /// What was written in the meantime is lost.
+    fn fail(&self) {
+        for (flushed, _) in self.0.lock().take().unwrap_or_default() {
+            flushed.done(Err(io::Error::other("the disk is broken")));
+        }
     }
 
     fn end(&self) {
@@ -91,8 +102,8 @@ impl LogBackend for StallingDisk {
     }
 }
 
-async fn three(dir: &std::path::Path) -> Vec<(RaftHandle, Stall)> {
-    let listeners: BTreeMap<u64, std::net::TcpListener> = (1..=3)
+async fn start(count: u64, dir: &std::path::Path) -> Vec<(RaftHandle, Stall)> {
+    let listeners: BTreeMap<u64, std::net::TcpListener> = (1..=count)
         .map(|id| (id, std::net::TcpListener::bind("127.0.0.1:0").unwrap()))
         .collect();
     let peers: BTreeMap<NodeId, MemberAddr> = listeners
@@ -138,7 +149,7 @@ async fn three(dir: &std::path::Path) -> Vec<(RaftHandle, Stall)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_keeps_its_quorum_while_every_disk_is_held_up() {
     let dir = tempfile::tempdir().unwrap();
-    let nodes = three(dir.path()).await;
+    let nodes = start(3, dir.path()).await;
     let leads = || nodes.iter().find(|(h, _)| h.metrics().leadership.quorum_ok);
     wait_until("somebody leads", || leads().is_some()).await;
     let leader = leads().unwrap().0.clone();
@@ -166,4 +177,80 @@ async fn a_leader_keeps_its_quorum_while_every_disk_is_held_up() {
     for (handle, _) in nodes {
         handle.shutdown().await;
     }
+}
+
+/// The last thing that openraft's core lets go of. Until it is told to, it does not go: the core has closed its channels
+/// by then, and its task has not ended.
+#[derive(Debug)]
+struct LastBreath {
+    begins: std::sync::mpsc::SyncSender<()>,
+    ends: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Drop for LastBreath {
+    fn drop(&mut self) {
+        let _ = self.begins.send(());
+        let _ = self.ends.lock().recv();
+    }
+}
+
+impl openraft::metrics::MetricsRecorder for LastBreath {
+    fn record_apply_batch(&self, _: u64) {}
+    fn record_append_batch(&self, _: u64) {}
+    fn record_write_batch(&self, _: u64) {}
+    fn set_current_term(&self, _: u64) {}
+    fn set_last_log_index(&self, _: u64) {}
+    fn set_committed_index(&self, _: u64) {}
+    fn set_applied_index(&self, _: u64) {}
+    fn set_snapshot_index(&self, _: u64) {}
+    fn set_purged_index(&self, _: u64) {}
+    fn set_server_state(&self, _: u8) {}
+    fn increment_vote(&self) {}
+    fn increment_heartbeat(&self) {}
+    fn increment_append(&self) {}
+}
+
+/// jepsen's seed 1795440171: after a failed sync, one call was dropped while it waited for consensus to end, and the
+/// next one panicked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_may_be_dropped_while_consensus_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (handle, disk) = start(1, dir.path()).await.remove(0);
+    wait_until("it leads", || handle.metrics().leadership.quorum_ok).await;
+    handle.propose(put("a", 1)).await.unwrap();
+    let (begins, begun) = std::sync::mpsc::sync_channel(1);
+    let (end, ends) = std::sync::mpsc::sync_channel(1);
+    let last = LastBreath {
+        begins,
+        ends: Mutex::new(ends),
+    };
+    let consensus = &handle.core.raft;
+    consensus
+        .ask(|raft| raft.set_metrics_recorder(Some(Arc::new(last))))
+        .await
+        .unwrap();
+
+    disk.begin();
+    let mut first = Box::pin(handle.propose(put("b", 2)));
+    assert!(futures::poll!(&mut first).is_pending());
+    wait_until("it is on its way to the disk", || disk.holds()).await;
+    disk.fail();
+    let begun = tokio::task::spawn_blocking(move || begun.recv_timeout(Duration::from_secs(60)));
+    begun.await.unwrap().unwrap();
+    // It is answered or not; then nobody waits for it any more.
+    let _ = futures::poll!(&mut first);
+    drop(first);
+
+    let second = consensus.ask(|raft| raft.with_raft_state(|state| state.local_committed().copied()));
+    let stopped = second.await.unwrap_err();
+    assert!(
+        matches!(stopped, openraft::errors::Fatal::StorageError(_)),
+        "{stopped}"
+    );
+    let requests = futures::stream::pending();
+    let answers = consensus.append(requests);
+    let answers: Vec<_> = futures::StreamExt::collect(answers).await;
+    assert!(matches!(answers[..], [Err(_)]), "{answers:?}");
+    end.send(()).unwrap();
+    handle.shutdown().await;
 }

@@ -3,6 +3,7 @@
 use crate::api::{RaftConfig, StartError};
 use crate::bootstrap::{self, Decision};
 use crate::client_service::ClientService;
+use crate::consensus::Consensus;
 use crate::core::Core;
 use crate::disk::{CrashPoints, create_dir};
 use crate::fsm::StateMachine;
@@ -264,6 +265,7 @@ async fn open(
     )
     .await
     .map_err(|fatal| storage(&config.data_dir, crate::core::describe(&fatal)))?;
+    let raft = Consensus::new(raft);
     Ok(Core::new(config, raft, view, identity, peers, clock, random))
 }
 

@@ -135,14 +135,14 @@ impl Server {
             };
             self.core
                 .raft
-                .external_request(look)
+                .ask(|raft| raft.external_request(look))
                 .await
                 .map_err(|e| fatal(&e))?;
             accepted
                 .await
                 .map_err(|_| Status::unavailable("consensus has stopped here"))
         };
-        let appending = self.core.raft.append_entries(request);
+        let appending = self.core.raft.ask(|raft| raft.append_entries(request));
         tokio::pin!(appending);
         // The first promise to a cluster is noted in the identity file, which must not come before the log.
         if self.core.identity.joined() {
@@ -177,7 +177,12 @@ impl RaftService for Server {
         let request = request.into_inner();
         self.admit(request.caller.as_ref())?;
         let request = vote_request_from(request).map_err(|e| invalid(&e))?;
-        let answer = self.core.raft.vote(request).await.map_err(raft_fatal)?;
+        let answer = self
+            .core
+            .raft
+            .ask(|raft| raft.vote(request))
+            .await
+            .map_err(raft_fatal)?;
         self.note_joined()?;
         inject::pass(points::RAFT_VOTE_ANSWER);
         Ok(Response::new(vote_response_to(&answer)))
@@ -187,7 +192,12 @@ impl RaftService for Server {
         let request = request.into_inner();
         self.admit(request.caller.as_ref())?;
         let request = vote_request_from(request).map_err(|e| invalid(&e))?;
-        let answer = self.core.raft.pre_vote(request).await.map_err(raft_fatal)?;
+        let answer = self
+            .core
+            .raft
+            .ask(|raft| raft.pre_vote(request))
+            .await
+            .map_err(raft_fatal)?;
         Ok(Response::new(vote_response_to(&answer)))
     }
 
@@ -202,7 +212,7 @@ impl RaftService for Server {
         let answer = self
             .core
             .raft
-            .handle_transfer_leader(request)
+            .ask(|raft| raft.handle_transfer_leader(request))
             .await
             .map_err(|e| fatal(&e))?;
         let result = match answer {
@@ -247,7 +257,7 @@ impl RaftService for Server {
                 }
             });
         let server = self.clone();
-        let answers = self.core.raft.stream_append(requests).map(move |result| {
+        let answers = self.core.raft.append(requests).map(move |result| {
             let result = result.map_err(|e| fatal(&e))?;
             server.note_joined()?;
             if carried.swap(false, Ordering::Relaxed) {
@@ -278,7 +288,7 @@ impl RaftService for Server {
         let answer = self
             .core
             .raft
-            .install_full_snapshot(vote, snapshot)
+            .ask(|raft| raft.install_full_snapshot(vote, snapshot))
             .await
             .map_err(|e| fatal(&e))?;
         self.note_joined()?;
