@@ -4,7 +4,8 @@
 //! with it. If that call is dropped before the task has ended, since its deadline has passed or its caller is gone, the
 //! handle is lost, and every later call panics (openraft 0.10.0-alpha.37, `RaftInner::join_core_task`). So whether
 //! openraft has stopped is looked at before each step of a call: it says so in its metrics before it closes the channels
-//! by which a call would find out.
+//! by which a call would find out. What is left is a stop in the instant between a look and its step, by a call that is
+//! dropped right then; the process is ending in that case.
 
 use crate::types::{Metrics, Raft, TypeConfig};
 use futures::stream::BoxStream;
