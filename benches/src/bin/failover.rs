@@ -1,7 +1,7 @@
 //! Failover of Holdfast, of Flink with ZooKeeper, and of etcd, side by side, and the page about it.
 //!
 //!     cargo run --release -p benches --bin failover -- [--runs N] [--only SYSTEM[/CASE],…] [--flink FLINK_SH]
-//!     cargo run --release -p benches --bin failover -- --from target/failover.json
+//!     cargo run --release -p benches --bin failover -- --from docs/failover.json
 //!
 //! Every case is kept in the results file when it is done; a second start goes on with those that are missing.
 
@@ -39,8 +39,8 @@ struct Args {
     /// Flink's directory.
     #[arg(long, default_value = "target/peers/flink")]
     flink_work: PathBuf,
-    /// Where results are kept.
-    #[arg(long, default_value = "target/failover.json")]
+    /// Where results are kept: beside the page, so that a case can be measured again by itself.
+    #[arg(long, default_value = "docs/failover.json")]
     results: PathBuf,
     /// Measure again what the results have already.
     #[arg(long)]
@@ -80,7 +80,8 @@ fn main() -> Result<()> {
         }
         eprintln!("== {system} {case}");
         match measure(&args, system, case, &mut flink) {
-            Ok(entry) => {
+            Ok(mut entry) => {
+                entry.measured = chrono::Local::now().format("%Y-%m-%d").to_string();
                 results.put(entry);
                 results.write(&args.results)?;
             }

@@ -40,6 +40,9 @@ pub struct Entry {
     pub case: String,
     /// Version and what exactly was done.
     pub what: String,
+    /// The day on which it was measured.
+    #[serde(default)]
+    pub measured: String,
     /// Failures.
     pub runs: usize,
     /// Longest time without a served write; for Flink, without a served request to the leading JobManager.

@@ -64,6 +64,9 @@ pub fn files(results: &Results) -> Vec<(String, String)> {
         }
         for entry in entries.iter().filter(|e| !e.what.is_empty()) {
             let _ = write!(page, "\n- {}: {}", title(&entry.system), entry.what);
+            if !entry.measured.is_empty() {
+                let _ = write!(page, "; measured {}", entry.measured);
+            }
             if let Some(trouble) = &entry.trouble {
                 let _ = write!(page, "; {trouble}");
             }
@@ -170,6 +173,7 @@ mod tests {
             system: system.into(),
             case: "leader".into(),
             what: "v".into(),
+            measured: "2026-01-02".into(),
             runs: 2,
             write_gap_ms: vec![gap, gap * 2.0],
             output_gap_ms: vec![gap / 10.0; 2],
@@ -197,6 +201,7 @@ mod tests {
             page.contains("| Flink + ZooKeeper, default timeouts | 2 | 11.0 s | 22.0 s |"),
             "{page}"
         );
+        assert!(page.contains("- Holdfast: v; measured 2026-01-02\n"), "{page}");
         assert!(!page.contains("A worker dies"), "it was not measured");
         assert_eq!(files[1].1.matches("<circle").count(), 4);
     }

@@ -1,10 +1,11 @@
 //! The log stores beside each other: appends that wait for the disk, and opening again. Run with
 //! `cargo bench -p holdfast-raft --features rocksdb,sled --bench log-stores -- [--output json] [--dir DIR] [--appends N]`.
+//! With `--disk` instead what the disk takes for three files at one moment, growing or allocated beforehand.
 //! The directory must lie on the disk that is meant: a file system in memory makes syncing free.
 
 use holdfast_raft::LogStoreKind;
-use holdfast_raft::log_bench::{Load, Measured, measure};
-use std::path::PathBuf;
+use holdfast_raft::log_bench::{Load, Measured, measure, quorum_syncs};
+use std::path::{Path, PathBuf};
 
 const ENTRY_BYTES: usize = 256;
 const BATCHES: [u64; 3] = [1, 16, 256];
@@ -14,13 +15,18 @@ struct Options {
     json: bool,
     dir: PathBuf,
     appends: u64,
+    disk: bool,
 }
+
+/// Turns of growing and allocated files.
+const TURNS: usize = 5;
 
 fn options() -> Result<Options, String> {
     let mut options = Options {
         json: false,
         dir: PathBuf::from("."),
         appends: 1000,
+        disk: false,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -28,6 +34,7 @@ fn options() -> Result<Options, String> {
         match arg.as_str() {
             // Cargo's own.
             "--bench" => {}
+            "--disk" => options.disk = true,
             "--output" => options.json = value()? == "json",
             "--dir" => options.dir = value()?.into(),
             "--appends" => {
@@ -80,8 +87,45 @@ fn row(kind: LogStoreKind, load: Load, m: Measured) -> String {
     )
 }
 
+/// One line per turn: the median and the slowest hundredth, in microseconds.
+fn disk(dir: &Path, rounds: usize, as_json: bool) -> Result<(), Box<dyn std::error::Error>> {
+    if !as_json {
+        println!("files          rounds   p50 us   p99 us");
+    }
+    let mut results = Vec::new();
+    for allocated in [false, true].repeat(TURNS) {
+        let files = if allocated { "allocated" } else { "growing" };
+        let own = dir.join(format!("disk-{files}"));
+        std::fs::create_dir(&own)?;
+        let times = quorum_syncs(&own, allocated, rounds);
+        std::fs::remove_dir_all(&own)?;
+        let times = times?;
+        let at = |hundredth: usize| {
+            times
+                .get(times.len() * hundredth / 100)
+                .map_or(0, |t| t.as_micros())
+        };
+        if as_json {
+            results.push(format!(
+                "{{\"files\":\"{files}\",\"rounds\":{rounds},\"p50_us\":{},\"p99_us\":{}}}",
+                at(50),
+                at(99)
+            ));
+        } else {
+            println!("{files:<14} {rounds:>6} {:>8} {:>8}", at(50), at(99));
+        }
+    }
+    if as_json {
+        println!("[{}]", results.join(",\n"));
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = options()?;
+    if options.disk {
+        return disk(&options.dir, usize::try_from(options.appends)?, options.json);
+    }
     if !options.json {
         println!("store     batch in flight    entries/s   p50 us   p99 us reopen ms  disk MiB");
     }

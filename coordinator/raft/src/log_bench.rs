@@ -1,12 +1,15 @@
-//! Measures one log store by itself, for `benches/log_stores.rs`: appends that wait for the disk, and opening again.
+//! Measures one log store by itself, for `benches/log_stores.rs`: appends that wait for the disk, and opening again. And
+//! what the disk itself takes, for files that grow and for files that were allocated beforehand.
 
 use crate::api::LogStoreKind;
 use crate::store::{Flushed, LogStore, open};
 use crate::types::{Entry, LeaderId, LogCommand, LogId, Payload};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// One append may take this long.
@@ -135,4 +138,61 @@ fn size_of_dir(dir: &Path) -> io::Result<u64> {
         };
     }
     Ok(bytes)
+}
+
+/// Files that [`quorum_syncs`] writes: a leader's and its two followers'.
+const FILES: usize = 3;
+/// Bytes of one write there: an entry of 256 bytes with its frame.
+const WRITTEN: usize = 300;
+
+/// How long one disk takes for a commit of three coordinators that share it: three files are written at one moment and
+/// synced, and the second one that is done counts. If `allocated`, the files have their length and their blocks
+/// beforehand, so that a write changes data alone; else each write makes its file longer, which the file system's
+/// journal has to note as well. One time per round, in rising order. `dir` is empty.
+///
+/// # Errors
+/// If the disk fails.
+pub fn quorum_syncs(dir: &Path, allocated: bool, rounds: usize) -> io::Result<Vec<Duration>> {
+    std::thread::scope(|scope| {
+        let mut writers = Vec::new();
+        for number in 0..FILES {
+            let file = File::create_new(dir.join(number.to_string()))?;
+            if allocated {
+                file.write_all_at(&vec![0; rounds * WRITTEN], 0)?;
+            }
+            file.sync_all()?;
+            let ((go, wanted), (done, times)) = (channel(), channel());
+            scope.spawn(move || syncs(&file, &wanted, &done));
+            writers.push((go, times));
+        }
+        let gone = |_| io::Error::other("a writer has stopped");
+        let mut quorum = Vec::with_capacity(rounds);
+        for round in 0..rounds {
+            for (go, _) in &writers {
+                go.send(round)
+                    .map_err(|_| io::Error::other("a writer has stopped"))?;
+            }
+            let times: io::Result<Vec<Duration>> = writers
+                .iter()
+                .map(|(_, times)| times.recv_timeout(DEADLINE).map_err(gone)?)
+                .collect();
+            let mut times = times?;
+            times.sort_unstable();
+            quorum.push(times[FILES / 2]);
+        }
+        quorum.sort_unstable();
+        Ok(quorum)
+    })
+}
+
+fn syncs(file: &File, wanted: &Receiver<usize>, done: &Sender<io::Result<Duration>>) {
+    for round in wanted {
+        let begun = Instant::now();
+        let written = file
+            .write_all_at(&[0x5a; WRITTEN], (round * WRITTEN) as u64)
+            .and_then(|()| file.sync_data());
+        if done.send(written.map(|()| begun.elapsed())).is_err() {
+            return;
+        }
+    }
 }

@@ -41,6 +41,14 @@ impl Liveness {
             None => case.count("services not looked at"),
         }
     }
+
+    /// Whether a job was first seen after healing, and asked for during less than its budget: a workload that is told to
+    /// stop may just have submitted its next job, and nobody looks at that any more.
+    fn begun_at_the_end(&self, polls: &[&Op<'_>], healed: Nanos) -> bool {
+        let first = polls.iter().map(|poll| poll.start).min().unwrap_or(0);
+        let last = polls.iter().map(|poll| poll.end).max().unwrap_or(0);
+        first > healed && last < first + self.budget
+    }
 }
 
 fn first_ok(ops: &[Op<'_>], healed: Nanos, what: &[&str]) -> Option<Nanos> {
@@ -87,8 +95,14 @@ fn judge_jobs(this: &Liveness, case: &mut Case, history: &[Event], healed: Nanos
     // Jobs without sinks that are read: their checkpoints are what is known of them.
     for (job, polls) in &polls {
         let asked_later = polls.iter().any(|poll| poll.start >= healed);
-        if asked_later && !signs.contains_key(job) {
-            signs.insert(job, (healed, newer_checkpoint(polls, healed)));
+        if !asked_later || signs.contains_key(job) {
+            continue;
+        }
+        let sign = newer_checkpoint(polls, healed);
+        if sign.is_none() && this.begun_at_the_end(polls, healed) {
+            case.count("jobs begun at the end");
+        } else {
+            signs.insert(job, (healed, sign));
         }
     }
     for (job, (since, sign)) in signs.into_iter().filter(|(job, _)| !failed.contains(job)) {
@@ -156,5 +170,47 @@ impl Checker for Liveness {
             );
         }
         case.finish(self.name(), "service returns after healing", &["services back"])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::check::words::{event, note};
+    use crate::history::Kind;
+
+    const SECOND: Nanos = 1_000_000_000;
+
+    /// A job that never completes a checkpoint, asked for from a second to a second; healed in the tenth.
+    fn without_progress(from: Nanos, to: Nanos) -> Finding {
+        let mut history = vec![note(10 * SECOND, "nemesis", "nemesis", "healed")];
+        let asked = [(3, "old", Some(5)), (11, "old", Some(6))].into_iter();
+        let asked = asked.chain((from..=to).map(|second| (second, "new", None)));
+        for (op, (second, job, latest)) in asked.enumerate() {
+            let t = second * SECOND;
+            let ask = event(t, "poll", Kind::Invoke, "catalogue", "checkpoints", op as u64);
+            history.push(ask.with("job", job));
+            let answer = event(t + 1, "poll", Kind::Ok, "catalogue", "checkpoints", op as u64);
+            history.push(answer.with("job", job).with("latest", latest));
+        }
+        history.push(note(50 * SECOND, "harness", "cluster", "end"));
+        history.sort_by_key(|event| event.t);
+        Liveness::default().check(&history)
+    }
+
+    #[test]
+    fn a_job_that_was_begun_at_the_end_owes_nothing_yet() {
+        let begun_at_the_end = without_progress(12, 20);
+        assert_eq!(begun_at_the_end.verdict, Verdict::Valid, "{begun_at_the_end:?}");
+        assert_eq!(begun_at_the_end.counts["jobs begun at the end"], 1);
+    }
+
+    #[test]
+    fn a_job_that_stands_still_is_found() {
+        for (from, to) in [(12, 45), (9, 12)] {
+            let still = without_progress(from, to);
+            assert_eq!(still.verdict, Verdict::Invalid, "{still:?}");
+        }
     }
 }

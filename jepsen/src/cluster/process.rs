@@ -12,12 +12,17 @@ use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest that a killed process may take to go; one that waits for a frozen disk takes until the thaw.
 const GONE: Duration = Duration::from_secs(25);
+/// A process that a fault has ended may be gone only so long after the fault, on a machine with much to do.
+const LATE: Duration = Duration::from_secs(2);
+/// The exit code of a process that says why it ends: a full disk, a log that cannot be written.
+const FAILED: i32 = 1;
 
 /// How a process is started.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +54,8 @@ pub(crate) struct Node {
     stdin: Option<ChildStdin>,
     /// Whether its end is no surprise.
     expected: bool,
+    /// Until when the end that a healed fault has caused may show.
+    late_until: Option<Instant>,
     /// When the supervisor starts it again.
     pub(super) again_at: Option<Instant>,
     /// How much of the log was read.
@@ -122,6 +129,7 @@ impl Node {
             child: None,
             stdin: None,
             expected: false,
+            late_until: None,
             again_at: None,
             read: 0,
         })
@@ -215,6 +223,7 @@ impl Node {
         }
         self.stdin = child.stdin.take();
         self.expected = start.expected;
+        self.late_until = None;
         self.again_at = None;
         world.record(self.event(world, "start").with("pid", child.id()));
         self.child = Some(child);
@@ -264,9 +273,11 @@ impl Node {
     }
 
     pub(super) fn expect_exit(&mut self, expected: bool) {
-        self.expected = expected;
+        let was_expected = std::mem::replace(&mut self.expected, expected);
         if expected {
             self.again_at = None;
+        } else if was_expected {
+            self.late_until = Some(Instant::now() + LATE);
         }
     }
 
@@ -282,12 +293,12 @@ impl Node {
     }
 
     fn ended(&mut self, world: &World, status: ExitStatus) -> bool {
-        use std::os::unix::process::ExitStatusExt;
         self.child = None;
         self.stdin = None;
         // A point that was armed ends its process, as it should.
         let fired = fired(&self.environment);
-        let expected = self.expected || fired > 0;
+        let late = self.late_until.is_some_and(|until| Instant::now() < until);
+        let expected = self.expected || fired > 0 || (late && may_be_late(status));
         let mut event = self
             .event(world, "exit")
             .with("expected", expected)
@@ -320,6 +331,12 @@ impl Node {
     }
 }
 
+/// Whether a fault that ends processes may have ended one like this: it refused to go on, or the kernel took its memory.
+/// A panic, an abort or a damaged address is never excused.
+fn may_be_late(status: ExitStatus) -> bool {
+    status.code() == Some(FAILED) || status.signal() == Some(Signal::SIGKILL as i32)
+}
+
 /// Crash points that have fired in this process so far, by its own log.
 fn fired(environment: &BTreeMap<String, String>) -> u64 {
     let Some(path) = environment.get("HOLDFAST_INJECT_LOG") else {
@@ -333,4 +350,24 @@ fn fired(environment: &BTreeMap<String, String>) -> u64 {
 #[must_use]
 pub fn clock_file(env: &Env, name: &str) -> PathBuf {
     env.home().join(format!("clock-{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_fault_does_is_excused_afterwards() {
+        // As wait(2) tells it: the exit code in the second byte, or the signal in the first.
+        let exited = |code: i32| ExitStatus::from_raw(code << 8);
+        assert!(may_be_late(exited(FAILED)));
+        assert!(may_be_late(ExitStatus::from_raw(Signal::SIGKILL as i32)));
+        for other in [
+            exited(0),
+            exited(101),
+            ExitStatus::from_raw(Signal::SIGABRT as i32),
+        ] {
+            assert!(!may_be_late(other), "{other}");
+        }
+    }
 }

@@ -80,6 +80,12 @@ impl Group {
         state.next.asked || state.under_way
     }
 
+    /// Whether writers are held up.
+    #[cfg(test)]
+    pub(super) fn is_full(&self) -> bool {
+        self.state.lock().is_full()
+    }
+
     /// Waits until no sync is under way.
     pub(super) fn wait_for_end(&self) {
         self.ended

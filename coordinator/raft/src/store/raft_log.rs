@@ -394,3 +394,77 @@ impl LogBackend for RaftLogBackend {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::store::tests::id;
+    use crate::types::LogCommand;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::mpsc::channel;
+    use std::time::Instant;
+
+    const ENTRY_BYTES: usize = 1 << 20;
+    const ENTRIES: u64 = 70;
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    fn large(index: u64) -> Entry {
+        Entry {
+            log_id: id(1, index),
+            payload: Payload::Normal(LogCommand(vec![index as u8; ENTRY_BYTES].into())),
+        }
+    }
+
+    /// The disk stands still from the first entry's sync on: 64 MiB may wait for it, and whoever comes then is held up.
+    /// When it goes on, all is there in its order, and everybody is told once.
+    #[test]
+    fn a_disk_that_stands_still_holds_writers_up_and_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let backend = Arc::new(RaftLogBackend::open(dir.path()).unwrap());
+        let (told, who_was_told) = channel();
+        let (go_on, stands_still) = channel();
+        let (synced, first_synced) = channel();
+        // On the writer's own thread: nothing is written or synced while it waits here.
+        let first = Flushed::new(move |result| {
+            synced.send(result.is_ok()).unwrap();
+            stands_still.recv().unwrap();
+        });
+        backend.append(vec![large(0)], first).unwrap();
+        assert!(first_synced.recv_timeout(DEADLINE).unwrap());
+
+        let appended = Arc::new(AtomicU64::new(0));
+        let writer = {
+            let (backend, appended) = (Arc::clone(&backend), Arc::clone(&appended));
+            std::thread::spawn(move || {
+                for index in 1..ENTRIES {
+                    let told = told.clone();
+                    let flushed = Flushed::new(move |result| told.send((index, result.is_ok())).unwrap());
+                    backend.append(vec![large(index)], flushed).unwrap();
+                    appended.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        };
+        let until = Instant::now() + DEADLINE;
+        while !backend.0.group.is_full() {
+            assert!(
+                Instant::now() < until && !writer.is_finished(),
+                "nothing held it up"
+            );
+            std::thread::yield_now();
+        }
+        // 64 entries and their frames are 64 MiB. The log is read while the next one waits.
+        assert_eq!(backend.bounds().unwrap().last.next_index(), 64);
+        assert!(appended.load(Ordering::SeqCst) < 64 && who_was_told.try_recv().is_err());
+
+        go_on.send(()).unwrap();
+        writer.join().unwrap();
+        for index in 1..ENTRIES {
+            assert_eq!(who_was_told.recv_timeout(DEADLINE).unwrap(), (index, true));
+        }
+        drop(backend);
+        let again = RaftLogBackend::open(dir.path()).unwrap();
+        let entries = again.read(0..ENTRIES, usize::MAX).unwrap();
+        assert!(entries.into_iter().eq((0..ENTRIES).map(large)));
+    }
+}
