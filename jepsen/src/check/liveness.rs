@@ -9,6 +9,9 @@ use super::visible::watches;
 use crate::history::{Checker, Event, Finding, Nanos, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// A job that nobody asked for longer than this after its submission has only just begun, in nanoseconds.
+const JUST_BEGUN: Nanos = 5_000_000_000;
+
 /// The checker.
 pub struct Liveness {
     /// Time from healing to service, in nanoseconds.
@@ -41,14 +44,14 @@ impl Liveness {
             None => case.count("services not looked at"),
         }
     }
+}
 
-    /// Whether a job was first seen after healing, and asked for during less than its budget: a workload that is told to
-    /// stop may just have submitted its next job, and nobody looks at that any more.
-    fn begun_at_the_end(&self, polls: &[&Op<'_>], healed: Nanos) -> bool {
-        let first = polls.iter().map(|poll| poll.start).min().unwrap_or(0);
-        let last = polls.iter().map(|poll| poll.end).max().unwrap_or(0);
-        first > healed && last < first + self.budget
-    }
+/// Whether a job was first seen after healing, and asked for during a moment only: a workload that is told to stop may
+/// just have submitted its next job, and nobody looks at that any more.
+fn begun_at_the_end(polls: &[&Op<'_>], healed: Nanos) -> bool {
+    let first = polls.iter().map(|poll| poll.start).min().unwrap_or(0);
+    let last = polls.iter().map(|poll| poll.end).max().unwrap_or(0);
+    first > healed && last < first + JUST_BEGUN
 }
 
 fn first_ok(ops: &[Op<'_>], healed: Nanos, what: &[&str]) -> Option<Nanos> {
@@ -99,7 +102,7 @@ fn judge_jobs(this: &Liveness, case: &mut Case, history: &[Event], healed: Nanos
             continue;
         }
         let sign = newer_checkpoint(polls, healed);
-        if sign.is_none() && this.begun_at_the_end(polls, healed) {
+        if sign.is_none() && begun_at_the_end(polls, healed) {
             case.count("jobs begun at the end");
         } else {
             signs.insert(job, (healed, sign));
@@ -201,14 +204,14 @@ mod tests {
 
     #[test]
     fn a_job_that_was_begun_at_the_end_owes_nothing_yet() {
-        let begun_at_the_end = without_progress(12, 20);
+        let begun_at_the_end = without_progress(12, 15);
         assert_eq!(begun_at_the_end.verdict, Verdict::Valid, "{begun_at_the_end:?}");
         assert_eq!(begun_at_the_end.counts["jobs begun at the end"], 1);
     }
 
     #[test]
     fn a_job_that_stands_still_is_found() {
-        for (from, to) in [(12, 45), (9, 12)] {
+        for (from, to) in [(12, 45), (12, 18), (9, 12)] {
             let still = without_progress(from, to);
             assert_eq!(still.verdict, Verdict::Invalid, "{still:?}");
         }
