@@ -8,7 +8,7 @@ pub const DEFAULT_DIR: &str = "./holdfast-data";
 
 /// A stream-processing cluster in one binary: no ZooKeeper, nothing beside it.
 #[derive(Debug, Parser)]
-#[command(name = "holdfast", version, max_term_width = 100)]
+#[command(name = "holdfast", version, max_term_width = 100, after_help = crate::exit::CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -2,6 +2,16 @@
 
 use std::process::ExitCode;
 
+/// What `--help` says of them.
+pub const CODES: &str = "Exit codes:
+  0    done, or stopped in order; a followed job FINISHED
+  1    failed, and trying again may help; a followed job FAILED
+  2    wrong usage, configuration or SQL
+  3    refused by the cluster: another cluster, a version or identity that does not fit
+  4    a followed job was CANCELED
+  5    this coordinator was removed from the cluster
+  130  interrupted while jobs were followed";
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -15,6 +25,8 @@ pub enum Exit {
     Refused,
     /// A followed job was CANCELED.
     Canceled,
+    /// This coordinator was removed from the cluster: its work is done, and it never takes part again.
+    Removed,
     /// Ctrl-C or SIGTERM while jobs were followed; 128 + SIGINT, as shells count.
     Interrupted,
 }
@@ -29,6 +41,7 @@ impl Exit {
             Self::Usage => 2,
             Self::Refused => 3,
             Self::Canceled => 4,
+            Self::Removed => 5,
             Self::Interrupted => 130,
         }
     }
@@ -84,10 +97,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn help_names_every_code() {
+        let all = [
+            Exit::Ok,
+            Exit::Error,
+            Exit::Usage,
+            Exit::Refused,
+            Exit::Canceled,
+            Exit::Removed,
+            Exit::Interrupted,
+        ];
+        let named: Vec<_> = CODES
+            .lines()
+            .filter_map(|line| line.split_whitespace().next()?.parse::<u8>().ok())
+            .collect();
+        assert_eq!(named, all.map(Exit::code));
+    }
+
+    #[test]
     fn only_usage_and_refusal_are_permanent() {
         assert!(Exit::is_permanent(2));
         assert!(Exit::is_permanent(3));
-        for code in [0, 1, 4, 101, 130, 137] {
+        for code in [0, 1, 4, 5, 101, 130, 137] {
             assert!(!Exit::is_permanent(code));
         }
     }

@@ -82,7 +82,8 @@ fn coordinator_exit(error: &CoordinatorError) -> Exit {
     match error {
         CoordinatorError::Config(_) | CoordinatorError::Setting(_) => Exit::Usage,
         CoordinatorError::Start(StartError::Config(_) | StartError::LogStore(_)) => Exit::Usage,
-        CoordinatorError::Start(StartError::Identity(_)) | CoordinatorError::Removed(_) => Exit::Refused,
+        CoordinatorError::Start(StartError::Identity(_)) => Exit::Refused,
+        CoordinatorError::Removed(_) => Exit::Removed,
         _ => Exit::Error,
     }
 }

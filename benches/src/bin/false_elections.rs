@@ -151,7 +151,7 @@ fn main() -> Result<()> {
         ..Options::default()
     };
     let options = options.set("high-availability.raft.profile", &args.profile);
-    let cluster = Cluster::start("false-elections", options)?;
+    let mut cluster = Cluster::start("false-elections", options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -159,7 +159,7 @@ fn main() -> Result<()> {
     let rpcs = cluster.coordinators()?.into_iter().filter_map(|c| c.rpc);
     let leader = runtime.block_on(Leader::connect(&leader_rpc(&cluster)?, rpcs.collect()))?;
     let first = term(&cluster)?;
-    let _hogs = Hogs::start(&args, cluster.home())?;
+    let hogs = Hogs::start(&args, cluster.home())?;
     let (start, length) = (Instant::now(), Duration::from_secs(args.minutes * 60));
     let mut turns: Vec<Measured> = Vec::new();
     while start.elapsed() < length {
@@ -197,6 +197,12 @@ fn main() -> Result<()> {
         retries: turns.iter().map(|m| m.retries).sum(),
         silences: silences(&cluster)?,
     };
+    drop(hogs);
+    if report.elections > 0
+        && let Some(kept) = cluster.keep()
+    {
+        eprintln!("the logs say when and why: {}", kept.display());
+    }
     args.output.print(&report, |r| {
         format!(
             "{} elections in {:.1} minutes beside {} CPU and {} fsync hogs ({}); {} writes, the longest {:.0} ms, p99 of \

@@ -153,6 +153,8 @@ impl Client {
         let trying = call.deadline.min(call.retry_for);
         let mut last = "nothing was tried".to_owned();
         loop {
+            // Whoever answers knows more than one that is not there.
+            let (mut said, mut silent) = (None, None);
             for offset in 0..self.endpoints.len() {
                 let index = (self.preferred.load(Ordering::Relaxed) + offset) % self.endpoints.len();
                 let endpoint = &self.endpoints[index];
@@ -165,12 +167,19 @@ impl Client {
                         return answer(outcome);
                     }
                     Next::Unknown => return Err(ClientError::Unknown(outcome.to_string())),
-                    Next::Elsewhere => last = format!("{endpoint}: {outcome}"),
+                    Next::Elsewhere => {
+                        let what = match outcome {
+                            Outcome::Answer { .. } => &mut said,
+                            Outcome::NotSent(_) | Outcome::NoAnswer(_) => &mut silent,
+                        };
+                        *what = Some(format!("{endpoint}: {outcome}"));
+                    }
                 }
                 if Instant::now() >= give_up {
                     break;
                 }
             }
+            last = said.or(silent).unwrap_or(last);
             if started.elapsed() + ROUND_PAUSE >= trying || self.endpoints.is_empty() {
                 return Err(ClientError::Unreachable {
                     endpoints: self.endpoints.join(", "),
@@ -372,6 +381,15 @@ mod tests {
         let error = client.call(&call).await.unwrap_err();
         assert!(error.to_string().contains("none"), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(30));
+    }
+
+    #[tokio::test]
+    async fn a_dead_coordinator_does_not_hide_what_another_says() {
+        let (leaderless, _) = server(NO_LEADER).await;
+        let client = Client::new(vec![leaderless, closed_port().await]);
+        let call = Call::get("/v1/x").deadline(Duration::from_millis(350));
+        let error = client.call(&call).await.unwrap_err();
+        assert!(error.to_string().contains("none"), "{error}");
     }
 
     #[test]

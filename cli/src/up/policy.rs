@@ -54,6 +54,8 @@ pub enum Decision {
     GiveUp,
     /// Restarts are turned off.
     Leave,
+    /// It has nothing to do any more: it was removed from the cluster.
+    Removed,
 }
 
 /// A child's recent past.
@@ -67,6 +69,9 @@ impl History {
     /// The decision, and the past as it is from now on.
     #[must_use]
     pub fn decide(self, death: Death, lived: Duration, restarts: bool) -> (Self, Decision) {
+        if death == Death::Code(i32::from(Exit::Removed.code())) {
+            return (self, Decision::Removed);
+        }
         if !restarts {
             return (self, Decision::Leave);
         }
@@ -165,6 +170,14 @@ mod tests {
             History::default().decide(Death::Code(1), AT_ONCE, false).1,
             Decision::Leave
         );
+    }
+
+    #[test]
+    fn a_removed_coordinator_is_not_started_again() {
+        let death = Death::Code(i32::from(Exit::Removed.code()));
+        for lived in [AT_ONCE, HEALTHY] {
+            assert_eq!(History::default().decide(death, lived, true).1, Decision::Removed);
+        }
     }
 
     #[test]

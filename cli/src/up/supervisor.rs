@@ -192,7 +192,7 @@ impl Supervisor {
                 );
                 self.given_up.send_modify(|reasons| reasons.push(reason));
             }
-            Decision::Leave => {}
+            Decision::Leave | Decision::Removed => {}
         }
         self.publish_or_warn();
     }

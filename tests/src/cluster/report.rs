@@ -4,7 +4,8 @@ use super::Cluster;
 use anyhow::Result;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 /// Bytes of every log that a failing test prints.
 const LOG_TAIL_BYTES: u64 = 6_000;
@@ -27,11 +28,16 @@ impl Cluster {
         println!("==== end of logs");
     }
 
+    /// Ends every process and leaves the directory, logs and data, where it is.
+    pub fn keep(&mut self) -> Option<PathBuf> {
+        self.kill_all().ok();
+        self.home.take().map(TempDir::keep)
+    }
+
     pub(super) fn keep_and_report(&mut self) {
         self.report();
-        self.kill_all().ok();
-        if let Some(home) = self.home.take() {
-            println!("==== {}: kept {}", self.name, home.keep().display());
+        if let Some(home) = self.keep() {
+            println!("==== {}: kept {}", self.name, home.display());
         }
     }
 }

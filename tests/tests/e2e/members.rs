@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 use tests::cluster::{Cluster, CommandLine, Options, with_cluster};
+use tests::process::Process;
 use tests::scenario::Running;
 use tests::wait::{self, SOON};
 
@@ -98,6 +99,24 @@ fn leader_id(cluster: &Cluster) -> Result<u64> {
     wait::until("a leader", SOON, || Ok(cluster.view()?["leader"].as_u64()))
 }
 
+/// Removes a coordinator that `up` looks after, and waits until it has ended. Answers where it was.
+fn remove_one_of_up(cluster: &Cluster) -> Result<Process> {
+    let one = cluster.followers()?.pop().context("there is no follower")?;
+    let id = one.id().to_string();
+    cluster.cli(&["members", "remove", &id])?.expect_code(0)?;
+    wait::until_true("the removed coordinator to end", SOON, || {
+        has_ended(cluster, &one)
+    })?;
+    Ok(one)
+}
+
+/// `up` writes 0 for a process that does not run.
+fn has_ended(cluster: &Cluster, one: &Process) -> Result<bool> {
+    let all = cluster.coordinators()?;
+    let left = all.iter().find(|p| p.same_place(one));
+    Ok(left.context("it is gone from cluster.json")?.pid == 0)
+}
+
 #[test]
 fn members_add_transfer_remove() {
     with_cluster("members", Options::default(), |cluster| {
@@ -120,12 +139,13 @@ fn members_add_transfer_remove() {
         })?;
         // It is told, says so, and ends for good.
         let code = cluster.wait_end_by_hand("coordinator 4 by hand", SOON)?;
-        ensure!(code == Some(3), "a removed coordinator ended with {code:?}");
+        ensure!(code == Some(5), "a removed coordinator ended with {code:?}");
         let log = std::fs::read_to_string(cluster.home().join("coordinator-4-by-hand.log"))?;
         ensure!(
             log.contains("was removed from the cluster"),
             "its log does not say why:\n{log}"
         );
+        let removed = remove_one_of_up(cluster)?;
         // One that does not run is refused at once, with its address.
         let begun = std::time::Instant::now();
         let nobody = format!("127.0.0.1:{}", free_port()?);
@@ -149,6 +169,11 @@ fn members_add_transfer_remove() {
         cluster.wait_checkpoints(&running.id, 2)?;
         running.check_untouched(cluster)?;
         running.finish(cluster)?;
+        // `up` would have started it again after 100 ms.
+        ensure!(
+            has_ended(cluster, &removed)?,
+            "the removed coordinator runs again"
+        );
         Ok(())
     });
 }
