@@ -49,7 +49,9 @@ impl Exit {
     /// Whether a process that ended with this code would end the same way if it were started again.
     #[must_use]
     pub fn is_permanent(code: i32) -> bool {
-        code == i32::from(Self::Usage.code()) || code == i32::from(Self::Refused.code())
+        [Self::Usage, Self::Refused, Self::Removed]
+            .iter()
+            .any(|exit| code == i32::from(exit.code()))
     }
 }
 
@@ -115,10 +117,11 @@ mod tests {
     }
 
     #[test]
-    fn only_usage_and_refusal_are_permanent() {
-        assert!(Exit::is_permanent(2));
-        assert!(Exit::is_permanent(3));
-        for code in [0, 1, 4, 5, 101, 130, 137] {
+    fn only_usage_refusal_and_removal_are_permanent() {
+        for code in [2, 3, 5] {
+            assert!(Exit::is_permanent(code));
+        }
+        for code in [0, 1, 4, 101, 130, 137] {
             assert!(!Exit::is_permanent(code));
         }
     }

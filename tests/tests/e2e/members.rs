@@ -169,11 +169,14 @@ fn members_add_transfer_remove() {
         cluster.wait_checkpoints(&running.id, 2)?;
         running.check_untouched(cluster)?;
         running.finish(cluster)?;
-        // `up` would have started it again after 100 ms.
+        // It was not started again in all that time: it has ended once.
         ensure!(
             has_ended(cluster, &removed)?,
             "the removed coordinator runs again"
         );
+        let log = std::fs::read_to_string(removed.log.context("it has no log")?)?;
+        let ends = log.lines().filter(|line| line.contains("code=5")).count();
+        ensure!(ends == 1, "the removed coordinator ended {ends} times:\n{log}");
         Ok(())
     });
 }
