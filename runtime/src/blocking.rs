@@ -43,6 +43,46 @@ pub async fn blocking_on<T: Send + 'static>(
         .map_err(|error| Panicked(error.to_string()))
 }
 
+/// Runs `work` on a thread of its own that steps back behind every other one: what takes long and nobody waits for must
+/// not take processor time from consensus. With the processors idle it runs at full speed.
+///
+/// # Errors
+/// If it panics, or there can be no thread.
+pub async fn background<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Panicked> {
+    if crate::is_simulated() {
+        return blocking(work).await;
+    }
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    let run = move || {
+        step_back();
+        // Whoever has stopped waiting does not need it.
+        let _ = done.send(catch_unwind(AssertUnwindSafe(work)));
+    };
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread
+        .spawn(run)
+        .map_err(|error| Panicked(format!("there is no thread for it: {error}")))?;
+    match outcome.await {
+        Ok(outcome) => outcome.map_err(|panic| Panicked(text(panic.as_ref()))),
+        Err(_) => Err(Panicked("its thread has ended without an answer".to_owned())),
+    }
+}
+
+/// Lowers the calling thread's priority for good: on Linux a thread has one of its own. It still gets about a tenth of
+/// what a thread at normal priority gets, so that it ends on a busy machine too.
+#[cfg(target_os = "linux")]
+fn step_back() {
+    const NICE: i32 = 10;
+    // Lowering it is never refused; were it, the work would just be done at normal priority.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn step_back() {}
+
 fn text(panic: &(dyn std::any::Any + Send)) -> String {
     let said = panic
         .downcast_ref::<&str>()
@@ -61,5 +101,20 @@ mod tests {
         assert_eq!(blocking(|| 7).await.unwrap(), 7);
         let error = blocking(|| -> u32 { panic!("broken") }).await.unwrap_err();
         assert!(error.to_string().contains("broken"), "{error}");
+        assert_eq!(background("seven", || 7).await.unwrap(), 7);
+        let error = background("broken", || -> u32 { panic!("broken") })
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("broken"), "{error}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn only_the_background_thread_steps_back() {
+        let nice = || rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap();
+        let before = nice();
+        assert_eq!(background("nice", nice).await.unwrap(), 10.max(before));
+        assert_eq!(nice(), before);
+        assert_eq!(blocking(nice).await.unwrap(), before);
     }
 }

@@ -8,7 +8,7 @@ mod blocking;
 mod grpc;
 mod net;
 
-pub use blocking::{Panicked, blocking, blocking_on};
+pub use blocking::{Panicked, background, blocking, blocking_on};
 pub use grpc::{channel, incoming};
 pub use net::{Accept, Bound, BoxFuture, Io, Listener, Pipe, Stream, bind_simulated, connect, listen};
 

@@ -17,6 +17,7 @@ use holdfast_common::limits::{
 use holdfast_common::{AttemptId, CheckpointId, JobId};
 use prost::bytes::Bytes;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 pub(crate) fn dispatch(state: &mut State, index: u64, command: &Command) -> Outcome {
     match command {
@@ -61,6 +62,7 @@ pub(crate) fn find(state: &mut State, job: JobId) -> Result<&mut Job, Rejection>
     state
         .jobs
         .get_mut(&job)
+        .map(Arc::make_mut)
         .ok_or_else(|| Rejection::NotFound(format!("there is no job {job}")))
 }
 
@@ -161,7 +163,7 @@ fn submit(state: &mut State, command: &Command) -> Outcome {
         idempotency_key: idempotency_key.clone(),
         last_reports: Bytes::new(),
     };
-    state.jobs.insert(*id, job);
+    state.jobs.insert(*id, Arc::new(job));
     if let Some(key) = idempotency_key {
         state.submissions.insert(key.clone(), *id);
     }
@@ -421,7 +423,7 @@ fn bound_ended(state: &mut State) {
         .min_by_key(|j| (!j.checkpoints.is_empty(), j.ended_ms, j.id))
         .map(|j| j.id);
     let dropped = oldest.and_then(|id| state.jobs.remove(&id));
-    if let Some(key) = dropped.and_then(|job| job.idempotency_key) {
+    if let Some(key) = dropped.and_then(|job| job.idempotency_key.clone()) {
         state.submissions.remove(&key);
     }
 }

@@ -61,3 +61,54 @@ pub(crate) fn delete(state: &mut State, key: &str) -> Outcome {
     state.kv.remove(key);
     Ok(Response::Done)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn contents(state: &State) -> BTreeMap<String, KvEntry> {
+        state.kv.iter().map(|(k, e)| (k.clone(), e.clone())).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        /// Snapshots and digests are taken of copies that share with the state what did not change: whatever is
+        /// written and deleted afterwards, and however many keys there are, a copy stays what it was, and so do its
+        /// snapshot's bytes.
+        #[test]
+        fn a_copy_never_changes(
+            keys in 1_u32..2000,
+            writes in prop::collection::vec((any::<u32>(), 0_u8..4), 1..4000),
+            copied_at in prop::collection::btree_set(0_usize..4000, 0..6),
+        ) {
+            let mut state = State::default();
+            let mut plain = BTreeMap::new();
+            let mut copies = Vec::new();
+            for (at, (n, what)) in writes.into_iter().enumerate() {
+                let (key, index) = (format!("key-{}", n % keys), at as u64 + 1);
+                if what == 0 {
+                    delete(&mut state, &key).unwrap();
+                    plain.remove(&key);
+                } else {
+                    let value = Bytes::from(n.to_le_bytes().to_vec());
+                    put(&mut state, index, &key, &value, None).unwrap();
+                    plain.insert(key, KvEntry { value, revision: index });
+                }
+                if copied_at.contains(&at) {
+                    copies.push((state.clone(), state.digest(), plain.clone()));
+                }
+            }
+            prop_assert_eq!(contents(&state), plain);
+            for (copy, digest, was) in copies {
+                prop_assert_eq!(copy.digest(), digest);
+                let read = State::from_snapshot_bytes(&copy.snapshot_bytes()).unwrap();
+                prop_assert_eq!(&read, &copy);
+                prop_assert_eq!(contents(&read), was);
+            }
+        }
+    }
+}

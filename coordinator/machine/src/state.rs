@@ -2,10 +2,13 @@
 
 use holdfast_common::clock::UnixMillis;
 use holdfast_common::{AttemptId, CheckpointId, ClusterId, Incarnation, JobId, LeaderEpoch, NodeId};
+use imbl::OrdMap;
 use prost::bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-/// Everything that is replicated.
+/// Everything that is replicated. A copy takes next to no time, however much there is: the large maps share what they
+/// have in common, and a job is copied when it changes while a copy is held. Snapshots and digests live on that.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// The last entry applied.
@@ -21,13 +24,13 @@ pub struct State {
     /// Workers by resource id.
     pub workers: BTreeMap<String, Worker>,
     /// Jobs, ended ones included.
-    pub jobs: BTreeMap<JobId, Job>,
+    pub jobs: BTreeMap<JobId, Arc<Job>>,
     /// Idempotency keys of submissions.
     pub submissions: BTreeMap<String, JobId>,
     /// Client sessions.
-    pub sessions: BTreeMap<u64, Session>,
+    pub sessions: OrdMap<u64, Session>,
     /// The users' key-value space.
-    pub kv: BTreeMap<String, KvEntry>,
+    pub kv: OrdMap<String, KvEntry>,
 }
 
 /// The cluster's identity.

@@ -6,6 +6,7 @@ use crate::state::{Cluster, JobStatus, LeaderClaim, State, Worker};
 use holdfast_common::inject::{self, bugs};
 use holdfast_common::limits::{NAME_BYTES_MAX, WORKERS_MAX};
 use holdfast_common::{ClusterId, Incarnation, LeaderEpoch, NodeId};
+use std::sync::Arc;
 
 pub(crate) fn dispatch(state: &mut State, index: u64, command: &Command) -> Outcome {
     match command {
@@ -49,7 +50,7 @@ fn claim(state: &mut State, index: u64, node: NodeId, incarnation: Incarnation) 
     if inject::bug(bugs::RESURRECT_CANCELLED) {
         let cancelled = [JobStatus::Cancelling, JobStatus::Canceled];
         for job in state.jobs.values_mut().filter(|j| cancelled.contains(&j.status)) {
-            job.status = JobStatus::Restarting;
+            Arc::make_mut(job).status = JobStatus::Restarting;
         }
     }
     state.leader = Some(LeaderClaim {

@@ -5,15 +5,59 @@
 use crate::core::Core;
 use crate::net::Lane;
 use holdfast_common::limits::RPC_DEADLINE;
-use holdfast_machine::Digest;
+use holdfast_machine::{Digest, State};
 use holdfast_proto::raft as pb;
+use parking_lot::Mutex;
 use prost::bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// Between two comparisons.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Digests kept for comparison: half a minute.
+const DIGESTS_KEPT: usize = 16;
+/// States that wait for their digest. One more is passed over: only entries that both sides have are compared.
+const STATES_WAITING: usize = 2;
+
+/// Digests by the entry that the state is of, in the order in which they were taken.
+pub(crate) type Digests = Arc<Mutex<VecDeque<(u64, Digest)>>>;
+
+/// Takes digests without holding entries up: of copies, on a thread in the background.
+pub(crate) struct Hasher {
+    states: mpsc::Sender<(u64, State)>,
+}
+
+impl Hasher {
+    /// Begins; ends when it is dropped.
+    pub(crate) fn start(digests: Digests) -> Self {
+        let (states, mut due) = mpsc::channel::<(u64, State)>(STATES_WAITING);
+        tokio::spawn(async move {
+            while let Some((index, state)) = due.recv().await {
+                match holdfast_runtime::background("raft-digest", move || state.digest()).await {
+                    Ok(digest) => keep(&mut digests.lock(), index, digest),
+                    Err(error) => tracing::warn!(index, "no digest of the state: {error}"),
+                }
+            }
+        });
+        Self { states }
+    }
+
+    /// Takes the digest of the state as of entry `index`, unless too many others wait.
+    pub(crate) fn digest(&self, index: u64, state: State) {
+        if self.states.try_send((index, state)).is_err() {
+            tracing::debug!(index, "no digest here: the ones before it are still being taken");
+        }
+    }
+}
+
+fn keep(digests: &mut VecDeque<(u64, Digest)>, index: u64, digest: Digest) {
+    digests.push_back((index, digest));
+    while digests.len() > DIGESTS_KEPT {
+        digests.pop_front();
+    }
+}
 
 /// Compares the digests of coordinator `from` with ours.
 pub(crate) fn compare(core: &Core, from: u64, theirs: &[pb::IndexDigest]) -> pb::CompareDigestResponse {

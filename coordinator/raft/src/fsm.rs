@@ -1,6 +1,7 @@
 //! The state machine as openraft drives it: applies batches, publishes the state, builds and installs snapshots.
 //! What entries mean is `holdfast-machine`'s.
 
+use crate::digests::{Digests, Hasher};
 use crate::growth::Growth;
 use crate::replica::{Published, Replica};
 use crate::snapshots::SnapshotDir;
@@ -9,12 +10,10 @@ use crate::types::{Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembersh
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt};
 use holdfast_common::inject::{self, points};
-use holdfast_machine::{Digest, Proposal, Response, State};
+use holdfast_machine::{Proposal, Response, State};
 use openraft::OptionalSend;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use parking_lot::Mutex;
 use prost::bytes::Bytes;
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -27,17 +26,14 @@ const DIGEST_PERIOD_MS: u64 = 2_000;
 /// And at every multiple of this index, should the log's time stand still.
 const DIGEST_ENTRIES: u64 = 1 << 16;
 /// With this many keys a digest is taken half as often, with twice as many a third as often: hashing the whole state
-/// holds entries up.
+/// takes processor time.
 const DIGEST_KEYS: usize = 1 << 14;
-/// Digests kept for comparison: half a minute.
-const DIGESTS_KEPT: usize = 16;
-
 /// What the state machine shows to the rest of the crate.
 #[derive(Clone)]
 pub(crate) struct View {
     pub(crate) state: Published,
     pub(crate) membership: Arc<ArcSwap<StoredMembership>>,
-    pub(crate) digests: Arc<Mutex<VecDeque<(u64, Digest)>>>,
+    pub(crate) digests: Digests,
     pub(crate) applied: watch::Sender<u64>,
     pub(crate) growth: Arc<Growth>,
 }
@@ -48,24 +44,27 @@ pub(crate) struct StateMachine {
     last_applied: Option<LogId>,
     membership: StoredMembership,
     snapshots: SnapshotDir,
+    hasher: Hasher,
     view: View,
 }
 
 impl StateMachine {
-    pub(crate) fn new(snapshots: SnapshotDir, snapshot_after_logs: u64) -> Self {
+    /// Within a runtime: digests are computed by a task of their own.
+    pub(crate) fn new(id: u64, snapshots: SnapshotDir, snapshot_after_logs: u64) -> Self {
         let replica = Replica::new();
         let view = View {
             state: replica.published(),
             membership: Arc::new(ArcSwap::from_pointee(StoredMembership::default())),
             digests: Arc::default(),
             applied: watch::Sender::new(0),
-            growth: Arc::new(Growth::new(snapshot_after_logs)),
+            growth: Arc::new(Growth::new(id, snapshot_after_logs)),
         };
         Self {
             replica,
             last_applied: None,
             membership: StoredMembership::default(),
             snapshots,
+            hasher: Hasher::start(Arc::clone(&view.digests)),
             view,
         }
     }
@@ -107,12 +106,7 @@ impl StateMachine {
         let rarer = 1 + (state.kv.len() / DIGEST_KEYS) as u64;
         let span = DIGEST_PERIOD_MS * rarer;
         if state.now_ms / span != log_time_before / span || index.is_multiple_of(DIGEST_ENTRIES * rarer) {
-            let digest = state.digest();
-            let mut digests = self.view.digests.lock();
-            digests.push_back((index, digest));
-            while digests.len() > DIGESTS_KEPT {
-                digests.pop_front();
-            }
+            self.hasher.digest(index, state.clone());
         }
     }
 
@@ -187,17 +181,19 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
         inject::point(points::RAFT_SNAPSHOT_INSTALL)?;
-        let state = State::from_snapshot_bytes(&snapshot).map_err(io::Error::other)?;
-        check_position(meta, &state)?;
-        let (snapshots, stored) = (self.snapshots.clone(), meta.clone());
+        let (snapshots, position) = (self.snapshots.clone(), meta.clone());
         let bytes = snapshot.len();
-        holdfast_runtime::blocking(move || snapshots.store(&stored, &snapshot))
-            .await
-            .map_err(io::Error::other)??;
+        let state = holdfast_runtime::blocking(move || {
+            let state = State::from_snapshot_bytes(&snapshot).map_err(io::Error::other)?;
+            check_position(&position, &state)?;
+            snapshots.store(&position, &snapshot).map(|()| state)
+        })
+        .await
+        .map_err(io::Error::other)??;
         self.view.growth.begins();
         self.view.growth.stored(bytes);
         let applied = state.applied;
-        self.view.digests.lock().push_back((applied, state.digest()));
+        self.hasher.digest(applied, state.clone());
         self.replica.replace(state);
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -243,7 +239,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         inject::point(points::RAFT_SNAPSHOT_BUILD)?;
         check_position(&self.meta, &self.state)?;
         let (state, meta, snapshots) = (Arc::clone(&self.state), self.meta.clone(), self.snapshots.clone());
-        let body = holdfast_runtime::blocking(move || {
+        let body = holdfast_runtime::background("raft-snapshot", move || {
             let body = Bytes::from(state.snapshot_bytes());
             snapshots.store(&meta, &body).map(|()| body)
         })

@@ -4,12 +4,17 @@
 
 use crate::core::Core;
 use crate::types::Raft;
-use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// So many bytes of entries are enough, however few they are: they have to be read again after a restart.
 const AFTER_BYTES: u64 = 64 << 20;
+
+/// openraft passes over a request for a snapshot while one is being built. So it is asked again, as often as this,
+/// until one begins.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What was applied since the last snapshot.
 pub(crate) struct Growth {
@@ -24,11 +29,16 @@ pub(crate) struct Growth {
 }
 
 impl Growth {
-    pub(crate) fn new(after_entries: u64) -> Self {
+    /// Of coordinator `id`. The coordinators begin at different distances from their first snapshot, and so do not
+    /// write all at once later either: a quorum is always free of it.
+    pub(crate) fn new(id: u64, after_entries: u64) -> Self {
+        // Multiples of the golden ratio: any few that follow one another lie well apart.
+        let ahead = u128::from(id.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let part = |of: u64| u64::try_from((u128::from(of) * ahead) >> 64).unwrap_or(0);
         Self {
             after_entries,
-            entries: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
+            entries: AtomicU64::new(part(after_entries)),
+            bytes: AtomicU64::new(part(AFTER_BYTES)),
             snapshot_bytes: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             due: Notify::new(),
@@ -44,6 +54,11 @@ impl Growth {
         if enough && !self.asked.swap(true, Ordering::Relaxed) {
             self.due.notify_one();
         }
+    }
+
+    /// One is due, and none has begun since.
+    fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// A snapshot of what is applied now begins.
@@ -68,38 +83,93 @@ pub(crate) async fn run(core: Weak<Core>) {
             None => return,
         };
         growth.due.notified().await;
-        let Some(core) = core.upgrade() else { return };
-        // It fails only when consensus has stopped, which is told elsewhere.
-        let snapshot = async |raft: &Raft| raft.trigger().snapshot().await;
-        if core.raft.ask(snapshot).await.is_err() {
+        let ask = || ask(core.upgrade());
+        if ask_until_begun(&growth, ask).await.is_none() {
             return;
         }
     }
+}
+
+async fn ask(core: Option<Arc<Core>>) -> Option<()> {
+    // It fails only when consensus has stopped, which is told elsewhere.
+    let snapshot = async |raft: &Raft| raft.trigger().snapshot().await;
+    core?.raft.ask(snapshot).await.ok().map(drop)
+}
+
+/// `None`: there is nobody any more who could be asked.
+async fn ask_until_begun<F: Future<Output = Option<()>>>(growth: &Growth, ask: impl Fn() -> F) -> Option<()> {
+    while growth.is_asked() {
+        ask().await?;
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+    Some(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn is_due(growth: &Growth) -> bool {
-        growth.asked.load(Ordering::Relaxed)
-    }
-
     #[test]
     fn a_large_state_is_not_written_again_before_as_much_was_logged() {
-        let growth = Growth::new(10);
+        let growth = Growth::new(0, 10);
         growth.applied(9, 5000);
-        assert!(!is_due(&growth));
+        assert!(!growth.is_asked());
         growth.applied(1, 100);
-        assert!(is_due(&growth));
+        assert!(growth.is_asked());
         growth.begins();
         growth.stored(4000);
         growth.applied(20, 3999);
-        assert!(!is_due(&growth));
+        assert!(!growth.is_asked());
         growth.applied(1, 1);
-        assert!(is_due(&growth));
+        assert!(growth.is_asked());
         growth.begins();
         growth.applied(1, AFTER_BYTES);
-        assert!(is_due(&growth), "few, but large");
+        assert!(growth.is_asked(), "few, but large");
+    }
+
+    /// Three, five or seven coordinators that apply the same entries have their snapshots due well apart, and each one
+    /// as often as is asked.
+    #[test]
+    fn coordinators_take_turns() {
+        for members in [3, 5, 7] {
+            let mut due = Vec::new();
+            for id in 1..=members {
+                let growth = Growth::new(id, 1000);
+                let mut at = Vec::new();
+                for entry in 1..=3000 {
+                    growth.applied(1, 100);
+                    if growth.is_asked() {
+                        growth.begins();
+                        growth.stored(500);
+                        at.push(entry);
+                    }
+                }
+                assert_eq!(at[1] - at[0], 1000);
+                assert_eq!(at[2] - at[1], 1000);
+                due.extend(at);
+            }
+            due.sort_unstable();
+            let apart = due.windows(2).map(|pair| pair[1] - pair[0]).min();
+            assert!(apart >= Some(1000 / (3 * members)), "{members}: {due:?}");
+        }
+    }
+
+    /// While a snapshot was being built for longer than it took for the next one to be due, the request for that one
+    /// was lost, and so was every later one: the log grew until the next start.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_passed_over_is_made_again() {
+        let growth = Growth::new(0, 10);
+        growth.applied(10, 10);
+        let asked = AtomicU64::new(0);
+        let ask = || {
+            if asked.fetch_add(1, Ordering::Relaxed) == 2 {
+                growth.begins();
+            }
+            std::future::ready(Some(()))
+        };
+        assert_eq!(ask_until_begun(&growth, ask).await, Some(()));
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
+        growth.applied(10, 10);
+        assert_eq!(ask_until_begun(&growth, || std::future::ready(None)).await, None);
     }
 }

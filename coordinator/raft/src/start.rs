@@ -247,7 +247,7 @@ async fn open(
             ),
         ));
     }
-    let machine = StateMachine::new(snapshots, config.snapshot_after_logs);
+    let machine = StateMachine::new(config.id.0, snapshots, config.snapshot_after_logs);
     let view = machine.view();
     let peers = Arc::new(Peers::new(config.peers.clone()));
     let network = NetworkFactory {

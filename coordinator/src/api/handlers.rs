@@ -29,7 +29,8 @@ pub(crate) fn job_id(text: &str) -> Result<JobId, ApiError> {
 
 fn find_job<'a>(moment: &'a Moment, text: &str) -> Result<&'a Job, ApiError> {
     let id = job_id(text)?;
-    moment.state.jobs.get(&id).ok_or_else(|| {
+    let job = moment.state.jobs.get(&id).map(AsRef::as_ref);
+    job.ok_or_else(|| {
         ApiError::not_found(format!(
             "there is no job {id}: it was never submitted here, or ended long ago"
         ))

@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn the_page_groups_samples_and_escapes_labels() {
         let (mut state, live) = fixture::running();
-        state.jobs.get_mut(&fixture::JOB).unwrap().name = "a \"b\"".into();
+        Arc::make_mut(state.jobs.get_mut(&fixture::JOB).unwrap()).name = "a \"b\"".into();
         let scene = Scene {
             state: &state,
             live: &live,

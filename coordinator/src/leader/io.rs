@@ -98,7 +98,7 @@ impl Io {
     }
 
     /// Plans a job's script on a thread for blocking work.
-    pub async fn plan(self, job: Job) -> Option<Input> {
+    pub async fn plan(self, job: Arc<Job>) -> Option<Input> {
         let id = job.id;
         let known = {
             let shapes = self.shapes.shapes.lock().unwrap_or_else(PoisonError::into_inner);

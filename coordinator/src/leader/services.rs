@@ -229,7 +229,7 @@ impl Services {
                 }
                 Effect::Plan { job } => {
                     if let Some(job) = state.jobs.get(&job) {
-                        self.tasks.spawn(io.plan(job.clone()));
+                        self.tasks.spawn(io.plan(Arc::clone(job)));
                     }
                 }
                 Effect::Note { level, job, message } => note(level, job, &message),

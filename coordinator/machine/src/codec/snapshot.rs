@@ -14,8 +14,8 @@ use holdfast_common::inject::{self, bugs};
 use holdfast_proto::command as pb;
 use pb::snapshot_record::Body;
 use prost::Message;
-use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 const MAGIC: &[u8; 8] = b"HFSTATE\0";
@@ -208,8 +208,8 @@ fn header_from(header: pb::Header) -> Result<State> {
 }
 
 fn insert(state: &mut State, body: Body) -> Result<()> {
-    fn once<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: V) -> Result<()> {
-        match map.insert(key, value) {
+    fn once<V>(replaced: Option<V>) -> Result<()> {
+        match replaced {
             None => Ok(()),
             Some(_) => Err(damaged("a record stands in it twice")),
         }
@@ -217,25 +217,24 @@ fn insert(state: &mut State, body: Body) -> Result<()> {
     match body {
         Body::Worker(w) => {
             let worker = worker_from(w)?;
-            once(&mut state.workers, worker.resource_id.clone(), worker)
+            once(state.workers.insert(worker.resource_id.clone(), worker))
         }
         Body::Job(j) => {
             let job = job_from(j)?;
-            once(&mut state.jobs, job.id, job)
+            once(state.jobs.insert(job.id, Arc::new(job)))
         }
-        Body::Submission(s) => once(&mut state.submissions, s.key, JobId(wide("job id", &s.job)?)),
+        Body::Submission(s) => once(state.submissions.insert(s.key, JobId(wide("job id", &s.job)?))),
         Body::Session(s) => {
             let (id, session) = session_from(s)?;
-            once(&mut state.sessions, id, session)
+            once(state.sessions.insert(id, session))
         }
-        Body::Kv(kv) => once(
-            &mut state.kv,
-            kv.key,
-            KvEntry {
+        Body::Kv(kv) => {
+            let entry = KvEntry {
                 value: kv.value,
                 revision: kv.revision,
-            },
-        ),
+            };
+            once(state.kv.insert(kv.key, entry))
+        }
         Body::Header(_) | Body::End(_) => Err(damaged("a header or an end stands in its middle")),
     }
 }

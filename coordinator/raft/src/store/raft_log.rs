@@ -29,7 +29,8 @@ const QUEUE_BYTES_MAX: usize = 1 << 40;
 /// Small in tests, so that they see many.
 const CHUNK_BYTES: usize = if cfg!(test) { 64 << 10 } else { 16 << 20 };
 const CACHE_BYTES: usize = 64 << 20;
-const CACHE_ITEMS: usize = 100_000;
+/// A purge lets go of those that it covers one by one, while consensus waits: there must not be many.
+const CACHE_ITEMS: usize = 16_384;
 const READ_BUFFER_BYTES: usize = 1 << 20;
 
 const TAG_LOG_ID: u8 = 0x4c;

@@ -33,7 +33,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         }
         let log = open(self.0, &dir.path().join("log")).unwrap();
         let snapshots = SnapshotDir::open(&dir.path().join("snapshots"), "test", Box::new(NoFaults)).unwrap();
-        Ok((dir, log, StateMachine::new(snapshots, 1000)))
+        Ok((dir, log, StateMachine::new(1, snapshots, 1000)))
     }
 }
 

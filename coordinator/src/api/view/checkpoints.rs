@@ -386,6 +386,7 @@ mod tests {
     use super::super::fixture;
     use super::*;
     use holdfast_common::CheckpointId;
+    use std::sync::Arc;
 
     #[test]
     fn counts_latest_and_history() {
@@ -430,7 +431,7 @@ mod tests {
     #[test]
     fn the_newest_completed_one_is_found_behind_a_history_of_failures() {
         let (mut state, live) = fixture::running();
-        let job = state.jobs.get_mut(&fixture::JOB).unwrap();
+        let job = Arc::make_mut(state.jobs.get_mut(&fixture::JOB).unwrap());
         job.checkpoint_stats.history.retain(|c| c.failure.is_some());
         let scene = Scene {
             state: &state,

@@ -169,7 +169,7 @@ pub(crate) fn running() -> (State, LiveView) {
             incarnation: Incarnation(1),
         }),
         workers: BTreeMap::from([("worker-1".to_owned(), worker)]),
-        jobs: BTreeMap::from([(JOB, job())]),
+        jobs: BTreeMap::from([(JOB, Arc::new(job()))]),
         ..State::default()
     };
     let task = |vertex: u32, subtask: u32| {

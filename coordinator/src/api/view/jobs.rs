@@ -413,6 +413,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::fixture;
     use super::*;
+    use std::sync::Arc;
 
     #[test]
     fn details_carry_flinks_fields_and_ours() {
@@ -470,7 +471,7 @@ mod tests {
     #[test]
     fn exceptions_come_newest_first_and_say_when_some_are_missing() {
         let (mut state, _) = fixture::running();
-        let job = state.jobs.get_mut(&fixture::JOB).unwrap();
+        let job = Arc::make_mut(state.jobs.get_mut(&fixture::JOB).unwrap());
         let mut second = job.exceptions[0].clone();
         second.message = "flights.csv: line 7: 'x' is not a BIGINT".into();
         second.at_ms = 9_800;

@@ -332,6 +332,7 @@ mod tests {
     use super::*;
     use crate::live::LiveView;
     use holdfast_common::VertexId;
+    use std::sync::Arc;
 
     #[test]
     fn a_running_vertex_sums_its_subtasks() {
@@ -378,7 +379,7 @@ mod tests {
         let vertex = shown(&state);
         assert_eq!((vertex.status.as_str(), vertex.start_time), ("RUNNING", 10_100));
         assert!(!vertex.metrics.read_records_complete);
-        let job = state.jobs.values_mut().next().unwrap();
+        let job = Arc::make_mut(state.jobs.values_mut().next().unwrap());
         job.status = JobStatus::Finished;
         job.ended_ms = Some(15_000);
         let vertex = shown(&state);
@@ -393,7 +394,7 @@ mod tests {
         let (mut state, live) = fixture::running();
         let graph = fixture::graph();
         let last = crate::live::tasks_to_log(&live.jobs[&fixture::JOB].tasks);
-        let job = state.jobs.values_mut().next().unwrap();
+        let job = Arc::make_mut(state.jobs.values_mut().next().unwrap());
         (job.status, job.ended_ms, job.last_reports) = (JobStatus::Finished, Some(15_000), last);
         let scene = Scene {
             state: &state,

@@ -116,7 +116,7 @@ impl Cluster {
     }
 
     fn job(&self) -> Option<Job> {
-        self.log.state().jobs.get(&JOB).cloned()
+        self.log.state().jobs.get(&JOB).map(|job| Job::clone(job))
     }
 
     async fn until(&self, what: &str, done: impl Fn(&Job) -> bool) -> Job {

@@ -153,7 +153,7 @@ impl World {
     /// The log's record of a job of the plan.
     fn record(&self, job: usize) -> Option<&holdfast_machine::state::Job> {
         let id = self.checks.reference.submissions.get(&self.plan.jobs[job].key)?;
-        self.checks.reference.jobs.get(id)
+        self.checks.reference.jobs.get(id).map(AsRef::as_ref)
     }
 
     fn completed(&self, job: usize) -> u64 {

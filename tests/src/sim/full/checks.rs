@@ -153,7 +153,7 @@ impl Observer {
                 trace::count("job changes", 1);
                 trace::event(&format!("job: {:?}, attempt {:?}", job.status, attempt(job)));
             }
-            let completed = |j: &holdfast_machine::state::Job| j.checkpoint_stats.newest_completed;
+            let completed = |j: &Arc<holdfast_machine::state::Job>| j.checkpoint_stats.newest_completed;
             if was.map(completed) != Some(completed(job)) {
                 trace::count("checkpoints completed", 1);
                 trace::event(&format!("checkpoint {} is complete", completed(job)));
