@@ -3,6 +3,7 @@
 use crate::client::{Call, Client, ClientError};
 use crate::commands::print;
 use crate::exit::{Exit, Failure};
+use crate::news::{self, News};
 use crate::output::{bytes, colours, count, painted, several, span, watermark};
 use holdfast_coordinator::api::view::checkpoints::Checkpoints;
 use holdfast_coordinator::api::view::cluster::ClusterInfo;
@@ -197,11 +198,16 @@ pub enum Show {
     Aside,
 }
 
-/// Follows jobs until all have ended.
+/// Follows jobs until all have ended. Lines of `news` stand between those of progress, on standard error.
 ///
 /// # Errors
 /// If a job is not known (any more), or the whole cluster is silent for two minutes.
-pub async fn follow(client: &Client, jobs: &[String], show: Show) -> Result<Vec<End>, Failure> {
+pub async fn follow(
+    client: &Client,
+    jobs: &[String],
+    show: Show,
+    mut news: Option<News>,
+) -> Result<Vec<End>, Failure> {
     let terminal = show == Show::Here && std::io::stdout().is_terminal();
     let mut before: BTreeMap<String, Before> = BTreeMap::new();
     let mut ends: BTreeMap<String, End> = BTreeMap::new();
@@ -218,6 +224,11 @@ pub async fn follow(client: &Client, jobs: &[String], show: Show) -> Result<Vec<
             }
         } else {
             heard = Instant::now();
+        }
+        for text in news::waiting(&mut news) {
+            // What was drawn stays above it.
+            drawn = 0;
+            eprintln!("{text}");
         }
         if terminal {
             redraw(&looked, &mut drawn);

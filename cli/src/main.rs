@@ -8,6 +8,7 @@ mod drill;
 mod exit;
 mod files;
 mod follow;
+mod news;
 mod output;
 mod pids;
 mod process;

@@ -99,7 +99,7 @@ pub async fn run(args: &RunArgs) -> Result<Exit, Failure> {
         follow::Show::Here
     };
     let ends = tokio::select! {
-        ends = follow::follow(&client, std::slice::from_ref(&job.id), show) => ends?,
+        ends = follow::follow(&client, std::slice::from_ref(&job.id), show, None) => ends?,
         () = interrupted => {
             eprintln!("\njob {} goes on; `holdfast cancel {}` ends it", job.id, job.id);
             return Ok(Exit::Interrupted);

@@ -15,6 +15,7 @@ use crate::commands::{planned_here, print, read_script, submit_file};
 use crate::config_file::{load_file, to_yaml};
 use crate::exit::{Exit, Failure};
 use crate::files::{Layout, layout_path, read_json};
+use crate::news::{self, News};
 use crate::output::several;
 use crate::process::stop_signal;
 use crate::{follow, pids, results};
@@ -156,12 +157,12 @@ async fn use_cluster(dir: &Path, running: &Running, scripts: &[Script]) -> Resul
     announce(dir, &info);
     if scripts.is_empty() {
         print("Ctrl-C stops it\n");
-        return stay(given_up).await;
+        return stay(given_up, Some(running.news())).await;
     }
     let client = Client::new(target::of_directory(dir)?);
     let jobs = submit(&client, scripts).await?;
     let ends = tokio::select! {
-        ends = follow::follow(&client, &jobs, follow::Show::Here) => ends?,
+        ends = follow::follow(&client, &jobs, follow::Show::Here, Some(running.news())) => ends?,
         failure = broken(given_up) => return Err(failure),
     };
     follow::report(&client, &ends).await;
@@ -175,8 +176,8 @@ async fn use_cluster(dir: &Path, running: &Running, scripts: &[Script]) -> Resul
     Ok(follow::exit_of(&ends))
 }
 
-/// Tells of processes that are given up, for as long as the cluster stays.
-async fn stay(mut given_up: watch::Receiver<Vec<String>>) -> Result<Exit, Failure> {
+/// Tells of processes that are given up, and other news, for as long as the cluster stays.
+async fn stay(mut given_up: watch::Receiver<Vec<String>>, mut news: Option<News>) -> Result<Exit, Failure> {
     let mut told = 0;
     loop {
         let reasons = given_up.borrow_and_update().clone();
@@ -184,8 +185,11 @@ async fn stay(mut given_up: watch::Receiver<Vec<String>>) -> Result<Exit, Failur
             eprintln!("{reason}");
         }
         told = reasons.len();
-        if given_up.changed().await.is_err() {
-            return Ok(Exit::Ok);
+        tokio::select! {
+            changed = given_up.changed() => if changed.is_err() {
+                return Ok(Exit::Ok);
+            },
+            text = news::next(&mut news) => eprintln!("{text}"),
         }
     }
 }
@@ -324,7 +328,7 @@ pub async fn supervise(args: &SuperviseArgs) -> Result<Exit, Failure> {
     let base = base_settings(dir, None)?;
     let running = start(dir, &layout, &base, !args.no_restart).await?;
     tokio::select! {
-        outcome = stay(running.given_up()) => { outcome?; }
+        outcome = stay(running.given_up(), None) => { outcome?; }
         () = stop => {}
     }
     running.stop().await;

@@ -6,6 +6,7 @@ use super::policy::{Death, Decision, History, stop_order};
 use crate::client::{Call, Client};
 use crate::exit::Failure;
 use crate::files::{ClusterFile, PidStamp, SupervisorFile, cluster_path, supervisor_path, write_json};
+use crate::news::News;
 use crate::pids;
 use anyhow::{Context, Result};
 use holdfast_coordinator::api::view::cluster::ClusterInfo;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::process::Command;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// Patience with a process that was told to stop.
@@ -23,6 +24,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 const ROTATE_EVERY: Duration = Duration::from_secs(5);
 /// Lines of a log that are shown when its process is given up.
 const TAIL_LINES: usize = 12;
+/// Lines of news that wait for whoever shows them; the oldest are passed over.
+const NEWS_MAX: usize = 64;
 
 enum Event {
     Died { index: usize, pid: u32, death: Death },
@@ -44,6 +47,7 @@ struct Supervisor {
     log_bytes_max: u64,
     events: mpsc::UnboundedSender<Event>,
     given_up: watch::Sender<Vec<String>>,
+    news: broadcast::Sender<String>,
 }
 
 /// A supervised cluster. Dropped without [`Self::stop`], its processes go on.
@@ -51,6 +55,7 @@ pub struct Running {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
     given_up: watch::Receiver<Vec<String>>,
+    news: News,
 }
 
 impl Running {
@@ -66,6 +71,7 @@ impl Running {
     ) -> Result<Self, Failure> {
         let (events, inbox) = mpsc::unbounded_channel();
         let (given_up, given_up_reader) = watch::channel(Vec::new());
+        let (news, news_reader) = broadcast::channel(NEWS_MAX);
         let (stop, stop_reader) = watch::channel(false);
         let children = specs.into_iter().map(|spec| Child {
             spec,
@@ -80,6 +86,7 @@ impl Running {
             log_bytes_max,
             events,
             given_up,
+            news,
         };
         for index in 0..supervisor.children.len() {
             // Told after each one: should this process be killed now, the next start finds and stops those that run.
@@ -93,7 +100,14 @@ impl Running {
             stop,
             task,
             given_up: given_up_reader,
+            news: news_reader,
         })
+    }
+
+    /// A line for every process that died and for every one that runs again, from now on.
+    #[must_use]
+    pub fn news(&self) -> News {
+        self.news.resubscribe()
     }
 
     /// Why processes were given up; grows.
@@ -174,6 +188,10 @@ impl Supervisor {
         let (history, decision) = child.history.decide(death, since.elapsed(), restarts);
         child.history = history;
         tracing::warn!(role = entry.role, id = entry.id, pid, %death, ?decision, "a process has died");
+        if let Some(news) = news_of_death(&entry.role, entry.id, pid, death, decision) {
+            // Nobody may be looking.
+            let _ = self.news.send(news);
+        }
         match decision {
             Decision::Restart(pause) => {
                 let events = self.events.clone();
@@ -206,6 +224,15 @@ impl Supervisor {
                 tokio::time::sleep(STOP_PATIENCE).await;
                 let _ = events.send(Event::Respawn { index });
             });
+        } else if let Some(child) = self.children.get(index)
+            && let Some((stamp, _)) = child.running
+        {
+            let entry = &child.spec.entry;
+            let news = format!(
+                "{} {} was started again as pid {}",
+                entry.role, entry.id, stamp.pid
+            );
+            let _ = self.news.send(news);
         }
         self.publish_or_warn();
     }
@@ -274,6 +301,17 @@ impl Supervisor {
             tracing::error!("{error:#}");
         }
     }
+}
+
+/// What people are told of a death; of one that is given up they are told more, with the end of its log.
+fn news_of_death(role: &str, id: u64, pid: u32, death: Death, decision: Decision) -> Option<String> {
+    let what = match decision {
+        Decision::Restart(_) => format!("has died ({death})"),
+        Decision::Leave => format!("has died ({death}) and is not started again: --no-restart"),
+        Decision::Removed => "was removed from the cluster and has ended; it is not started again".to_owned(),
+        Decision::GiveUp => return None,
+    };
+    Some(format!("{role} {id} (pid {pid}) {what}"))
 }
 
 /// The leader, if it says so quickly.

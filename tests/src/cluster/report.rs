@@ -28,6 +28,14 @@ impl Cluster {
         println!("==== end of logs");
     }
 
+    /// What `up` has printed so far.
+    ///
+    /// # Errors
+    /// If its log cannot be read.
+    pub fn printed(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.home().join("up.log"))?)
+    }
+
     /// Ends every process and leaves the directory, logs and data, where it is.
     pub fn keep(&mut self) -> Option<PathBuf> {
         self.kill_all().ok();

@@ -121,6 +121,13 @@ fn follower_kill_is_not_noticed() {
         );
         running.check_untouched(cluster)?;
         running.finish(cluster)?;
+        let (id, printed) = (follower.id(), cluster.printed()?);
+        let died = format!("coordinator {id} (pid {}) has died (SIGKILL)", follower.pid);
+        let again = format!("coordinator {id} was started again as pid ");
+        ensure!(
+            printed.matches(&died).count() == 1 && printed.matches(&again).count() == 1,
+            "`up` does not say once each '{died}' and '{again}…':\n{printed}"
+        );
         Ok(())
     });
 }

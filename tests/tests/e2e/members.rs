@@ -174,9 +174,16 @@ fn members_add_transfer_remove() {
             has_ended(cluster, &removed)?,
             "the removed coordinator runs again"
         );
-        let log = std::fs::read_to_string(removed.log.context("it has no log")?)?;
+        let log = std::fs::read_to_string(removed.log.as_ref().context("it has no log")?)?;
         let ends = log.lines().filter(|line| line.contains("code=5")).count();
         ensure!(ends == 1, "the removed coordinator ended {ends} times:\n{log}");
+        let said = format!(
+            "coordinator {} (pid {}) was removed from the cluster",
+            removed.id(),
+            removed.pid
+        );
+        let printed = cluster.printed()?;
+        ensure!(printed.contains(&said), "`up` does not say '{said}':\n{printed}");
         Ok(())
     });
 }
