@@ -76,8 +76,12 @@ pub async fn background<T: Send + 'static>(
 #[cfg(target_os = "linux")]
 fn step_back() {
     const NICE: i32 = 10;
-    // Lowering it is never refused; were it, the work would just be done at normal priority.
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+    let this = Some(rustix::thread::gettid());
+    // A process that was started further back stays there.
+    if rustix::process::getpriority_process(this).is_ok_and(|now| now < NICE) {
+        // Lowering it is never refused; were it, the work would just be done at normal priority.
+        let _ = rustix::process::setpriority_process(this, NICE);
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
