@@ -75,7 +75,8 @@ impl Flink {
             .env("CHECKPOINT", "1s")
             .stdin(Stdio::null())
             .stderr(errors)
-            .output()?;
+            .output()
+            .with_context(|| format!("cannot run {}", program.display()))?;
         ensure!(
             output.status.success(),
             "{} {arguments:?} ended with {}; see {}",

@@ -175,12 +175,14 @@ async fn measure(
 
 fn progress(case: &str, runs: u32, failure: &result::Failure) {
     eprintln!(
-        "{case} {}/{runs}: {}: writes {} ms, reads {} ms, output {} ms, restarted {}, replayed {}, lost {}, doubled {}",
+        "{case} {}/{runs}: {}: writes {} ms, reads {} ms, output {} ms (from {} ms on), \
+         restarted {}, replayed {}, lost {}, doubled {}",
         failure.number,
         failure.victim,
         text::ms(Some(failure.write_gap_ms)),
         text::ms(Some(failure.read_gap_ms)),
         text::ms(Some(failure.output_gap_ms)),
+        text::ms(Some(failure.output_gap_from_ms)),
         failure.tasks_restarted,
         failure.records_replayed,
         failure.rows_lost,

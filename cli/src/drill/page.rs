@@ -78,13 +78,15 @@ fn one_case(html: &mut String, case: &CaseResult, floors: &Floors) {
     for failure in &case.failures {
         let _ = write!(
             html,
-            "<details{}><summary>failure {}: {}; writes {} ms, reads {} ms, output {} ms</summary><figure>{}</figure></details>",
+            "<details{}><summary>failure {}: {}; writes {} ms, reads {} ms, output {} ms (from {} ms \
+             on)</summary><figure>{}</figure></details>",
             if failure.number == 1 { " open" } else { "" },
             failure.number,
             escape(&failure.victim),
             ms(Some(failure.write_gap_ms)),
             ms(Some(failure.read_gap_ms)),
             ms(Some(failure.output_gap_ms)),
+            ms(Some(failure.output_gap_from_ms)),
             timeline(failure)
         );
     }

@@ -47,6 +47,8 @@ pub struct Failure {
     pub read_gap_ms: f64,
     /// Longest silence of a subtask's output.
     pub output_gap_ms: f64,
+    /// When that silence began, from the fault: only one that began near it can be its doing.
+    pub output_gap_from_ms: f64,
     /// Longest silence of a subtask's output in the second before the fault: the output's rhythm.
     pub usual_output_gap_ms: f64,
     /// Longest time without growth of the committed files.
@@ -315,6 +317,7 @@ pub mod fixture {
             write_gap_ms: gap,
             read_gap_ms: gap + 1.0,
             output_gap_ms: 18.0,
+            output_gap_from_ms: 40.0,
             usual_output_gap_ms: 16.0,
             commit_gap_ms: 1100.0,
             usual_write_ms: 1.5,

@@ -359,6 +359,7 @@ impl Lab {
             write_gap_ms: gap(probe::gap(&writes, at, end)),
             read_gap_ms: gap(probe::gap(&reads, at, end)),
             output_gap_ms: gap(output),
+            output_gap_from_ms: since(output.0),
             usual_output_gap_ms: gap(rows::silence(&emitted, lanes, from, at)),
             commit_gap_ms: gap(stats::longest_silence(commits.iter().copied(), at, end)),
             usual_write_ms: usual_latency(&writes, from, at),
