@@ -47,7 +47,7 @@ pub struct Failure {
     pub read_gap_ms: f64,
     /// Longest silence of a subtask's output.
     pub output_gap_ms: f64,
-    /// When that silence began, from the fault: only one that began near it can be its doing.
+    /// When that silence began, from the fault: tells what the fault did from what its repair did, or neither.
     pub output_gap_from_ms: f64,
     /// Longest silence of a subtask's output in the second before the fault: the output's rhythm.
     pub usual_output_gap_ms: f64,
