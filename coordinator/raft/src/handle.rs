@@ -225,11 +225,12 @@ impl Core {
         if inject::bug(bugs::STALE_READ) {
             return Ok(self.view.state.load().applied);
         }
+        let began = self.peers.confirmations.moment();
         let read = self
             .raft
             .ask(|raft| raft.ensure_linearizable(ReadPolicy::ReadIndex));
-        let index = match tokio::time::timeout(RPC_DEADLINE, read).await {
-            Ok(Ok(read)) => read.log_id().index(),
+        let read = match tokio::time::timeout(RPC_DEADLINE, read).await {
+            Ok(Ok(read)) => *read.log_id(),
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
                 return Err(self.not_leader(&forward));
             }
@@ -238,6 +239,16 @@ impl Core {
             }
             Ok(Err(RaftError::Fatal(fatal))) => return Err(stopped(&fatal)),
         };
+        // What openraft has counted may have been sent before the read began. The entry is at least the leader's first
+        // one, so its term is the leader's.
+        let metrics = self.raft_metrics();
+        let voters = metrics.membership_config.membership().get_joint_config();
+        let (term, confirmations) = (read.committed_leader_id().term, &self.peers.confirmations);
+        let confirmed = confirmations.quorum(self.id(), voters, term, began);
+        if tokio::time::timeout(RPC_DEADLINE, confirmed).await.is_err() {
+            return Err(ProposeError::NotLeader { leader: None });
+        }
+        let index = read.index();
         let mut applied = self.view.applied.subscribe();
         match tokio::time::timeout(RPC_DEADLINE, applied.wait_for(|applied| *applied >= index)).await {
             Ok(Ok(_)) => Ok(index),

@@ -1,9 +1,9 @@
-//! Links that are cut one by one: a leader that cannot be heard for a moment stays, and one that reaches too few does
-//! not keep the others from electing.
+//! Links that are cut one by one: a leader that cannot be heard for a moment stays, one that reaches too few does
+//! not keep the others from electing, and one that was replaced reads nothing old.
 #![allow(clippy::unwrap_used)]
 
 use crate::api::{MembershipError, TimingProfile};
-use crate::cluster_for_tests::{Cluster, wait_until};
+use crate::cluster_for_tests::{Cluster, put, wait_until};
 use holdfast_common::NodeId;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,4 +102,63 @@ async fn a_leader_that_stops_waits_for_a_follower_to_come_near() {
         }
     }
     panic!("it never handed over: {refused:?}");
+}
+
+/// Found by the fault harness, seed 127116: a leader was cut off, then stopped, and replaced; the answers to its last
+/// entries waited for it. When it went on, they were taken for answers to what it had just made, and a read that had
+/// begun before they came was answered from a state that others had long gone beyond.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_answers_to_old_entries_confirm_no_read() {
+    let cluster = Cluster::start(3).await;
+    cluster.write("before").await;
+    let old = cluster.leader().await;
+    let others = cluster.others(old);
+    let core = Arc::clone(&cluster.node(old).core);
+    core.peers
+        .late
+        .send_modify(|late| late.extend(others.iter().map(|id| id.0)));
+    let entry = tokio::spawn({
+        let node = cluster.node(old).clone();
+        async move { node.propose(put("late", 1)).await }
+    });
+    let last = |id: NodeId| cluster.node(id).metrics().last_log;
+    let known = last(others[0]).max(last(others[1]));
+    wait_until("the others have the entry", || {
+        others.iter().all(|id| last(*id) > known)
+    })
+    .await;
+    for other in &others {
+        cut(&cluster, old, *other, true);
+        cut(&cluster, *other, old, true);
+    }
+    let leads = |id: &NodeId| cluster.node(*id).metrics().leadership.quorum_ok;
+    wait_until("another leads", || others.iter().any(leads)).await;
+    let new = others.iter().copied().find(leads).unwrap_or(others[0]);
+    let written = cluster.node(new).propose(put("after", 1)).await.unwrap().index;
+    assert!(
+        cluster.node(old).metrics().leadership.is_leader,
+        "it has heard of the other one"
+    );
+
+    let read = tokio::spawn(async move { core.read_index().await });
+    for other in &others {
+        // The first answer commits the entry, which the second message then tells the other one.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let late = &cluster.node(old).core.peers.late;
+        late.send_modify(|late| {
+            late.remove(&other.0);
+        });
+    }
+    let read = read.await.unwrap();
+    assert!(
+        !matches!(read, Ok(index) if index < written),
+        "read at {read:?}, {written} is written"
+    );
+    for other in &others {
+        cut(&cluster, old, *other, false);
+        cut(&cluster, *other, old, false);
+    }
+    cluster.write("again").await;
+    let _ = entry.await;
+    cluster.stop().await;
 }

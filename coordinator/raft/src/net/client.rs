@@ -17,8 +17,8 @@ use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, OptionalSync};
 use prost::bytes::Bytes;
@@ -202,6 +202,10 @@ impl RaftNetworkV2<TypeConfig> for Network {
                     "held back, as no quorum answers",
                 )));
             }
+            let heartbeat = (self.lane == Lane::Heartbeat).then(|| Heartbeat {
+                term: first.vote.leader_id.term,
+                sent: self.factory.peers.confirmations.moment(),
+            });
             let input = futures::stream::iter([first]).chain(Piggyback::new(input));
             let mut client = self.client()?;
             let sent = Arc::new(AtomicU64::new(0));
@@ -226,6 +230,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 peers: Arc::clone(&self.factory.peers),
                 addr: self.addr.clone(),
                 lane: self.lane,
+                heartbeat,
             };
             let stream = futures::stream::unfold(Some(answers), |state| async move {
                 let mut answers = state?;
@@ -373,6 +378,15 @@ struct Answers {
     peers: Arc<Peers>,
     addr: String,
     lane: Lane,
+    heartbeat: Option<Heartbeat>,
+}
+
+/// What an answer to a heartbeat confirms.
+#[derive(Clone, Copy)]
+struct Heartbeat {
+    term: u64,
+    /// When it was sent, or before.
+    sent: u64,
 }
 
 impl Answers {
@@ -383,7 +397,9 @@ impl Answers {
             match tokio::time::timeout(STREAM_IDLE, self.stream.message()).await {
                 Ok(Ok(Some(answer))) => {
                     self.received += 1;
-                    return Some(append_result_from(answer).map_err(|e| wire_error(&e)));
+                    let result = append_result_from(answer).map_err(|e| wire_error(&e));
+                    self.note(&result).await;
+                    return Some(result);
                 }
                 Ok(Ok(None)) => return None,
                 Ok(Err(status)) => return Some(Err(rpc_error(self.target, &status))),
@@ -397,6 +413,21 @@ impl Answers {
                     unanswered = waiting.then_some(self.received);
                 }
             }
+        }
+    }
+}
+
+impl Answers {
+    /// Notes what an answer confirms.
+    async fn note(&self, result: &Rpc<StreamAppendResult<TypeConfig>>) {
+        #[cfg(test)]
+        if self.lane == Lane::Append {
+            let mut late = self.peers.late.subscribe();
+            let _ = late.wait_for(|late| !late.contains(&self.target)).await;
+        }
+        let promised = matches!(result, Ok(Ok(_) | Err(StreamAppendError::Conflict(_))));
+        if let Some(Heartbeat { term, sent }) = self.heartbeat.filter(|_| promised) {
+            self.peers.confirmations.answered(self.target, term, sent);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! receiver refuses what is not meant for it.
 
 pub(crate) mod client;
+mod confirm;
 pub(crate) mod peers;
 mod piggyback;
 pub(crate) mod server;

@@ -2,6 +2,7 @@
 //! before a heartbeat. Connections are opened lazily, resolve names when they dial, and are thrown away when a
 //! deadline passes on them.
 
+use super::confirm::Confirmations;
 use crate::api::MemberAddr;
 use holdfast_common::NodeId;
 use holdfast_common::limits::{CONNECT_DEADLINE, RPC_MESSAGE_BYTES_MAX};
@@ -33,9 +34,14 @@ pub(crate) struct Peers {
     channels: Mutex<HashMap<(String, Lane), Channel>>,
     /// No heartbeat goes out.
     quiet: AtomicBool,
+    /// Who has answered heartbeats.
+    pub(crate) confirmations: Confirmations,
     /// Those who get nothing from this one.
     #[cfg(test)]
     pub(crate) cut: Mutex<std::collections::BTreeSet<u64>>,
+    /// Those whose answers on log streams are on their way for as long as they are in here.
+    #[cfg(test)]
+    pub(crate) late: tokio::sync::watch::Sender<std::collections::BTreeSet<u64>>,
 }
 
 impl Peers {
@@ -44,8 +50,11 @@ impl Peers {
             configured,
             channels: Mutex::default(),
             quiet: AtomicBool::new(false),
+            confirmations: Confirmations::default(),
             #[cfg(test)]
             cut: Mutex::default(),
+            #[cfg(test)]
+            late: tokio::sync::watch::Sender::default(),
         }
     }
 
