@@ -140,15 +140,26 @@ async fn late_answers_to_old_entries_confirm_no_read() {
         "it has heard of the other one"
     );
 
+    let mut applied = core.view.applied.subscribe();
+    let old_core = Arc::clone(&core);
     let read = tokio::spawn(async move { core.read_index().await });
-    for other in &others {
-        // The first answer commits the entry, which the second message then tells the other one.
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        let late = &cluster.node(old).core.peers.late;
-        late.send_modify(|late| {
-            late.remove(&other.0);
+    // Nothing shows that it waits for answers; a read that begins later than that is refused all the same.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let arrives = |id: NodeId| {
+        old_core.peers.late.send_modify(|late| {
+            late.remove(&id.0);
         });
-    }
+    };
+    // The first answer commits the entry, of which messages without entries then tell. They wait for a moment before
+    // they are sent, and the second answer comes meanwhile.
+    arrives(others[0]);
+    let committed = applied.wait_for(|index| *index > known);
+    tokio::time::timeout(Duration::from_secs(10), committed)
+        .await
+        .unwrap()
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    arrives(others[1]);
     let read = read.await.unwrap();
     assert!(
         !matches!(read, Ok(index) if index < written),
