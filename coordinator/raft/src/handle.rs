@@ -245,7 +245,9 @@ impl Core {
         let voters = metrics.membership_config.membership().get_joint_config();
         let (term, confirmations) = (read.committed_leader_id().term, &self.peers.confirmations);
         let confirmed = confirmations.quorum(self.id(), voters, term, began);
-        if tokio::time::timeout(RPC_DEADLINE, confirmed).await.is_err() {
+        // Whoever hears nothing from its followers for longer has been replaced by then.
+        let patience = self.config.profile.patience();
+        if tokio::time::timeout(patience, confirmed).await.is_err() {
             return Err(ProposeError::NotLeader { leader: None });
         }
         let index = read.index();
